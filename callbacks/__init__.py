@@ -1,0 +1,13 @@
+"""Callbacks of the stream; imported as `ccd_lightning.callbacks`."""
+
+from ccd_lightning.callbacks.distillation import DistillationCallback
+from ccd_lightning.callbacks.settings import GenerationSettings, GraphSettings, ReplaySettings
+from ccd_lightning.callbacks.stream_checkpoint import StreamCheckpoint
+
+__all__ = [
+    "DistillationCallback",
+    "GenerationSettings",
+    "GraphSettings",
+    "ReplaySettings",
+    "StreamCheckpoint",
+]

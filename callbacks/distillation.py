@@ -1,0 +1,195 @@
+"""What is transferred when, between whom."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import deepcopy
+
+import torch
+from typing_extensions import override
+
+from ccd_lightning.backbones import MultVAE
+from ccd_lightning.callbacks.settings import GenerationSettings, GraphSettings, ReplaySettings
+from ccd_lightning.data import ContinualDataModule, PairSet, Span
+from ccd_lightning.hooks import StreamCallback
+from ccd_lightning.modules import PROXIES, CollaborativeDistillation, Recommender, Teacher
+from ccd_lightning.objectives import (
+    GraphDistillation,
+    Objective,
+    OldKnowledge,
+    OutputImitation,
+    RankingDistillation,
+    Replay,
+    ReplayDraw,
+    ReplaySource,
+    Scorer,
+    SoftPositives,
+    pairs_of_lists,
+    per_block,
+    top_items,
+    top_lists,
+)
+from ccd_lightning.trainer import StreamTrainer
+from ccd_lightning.types import Side, Stage, StageKind
+
+
+class DistillationCallback(StreamCallback):
+    """Orchestrates the knowledge transfer between teachers, proxies and student (Lee, Kang, Kweon, Yu, KDD 2024).
+
+    At the start of a stage it turns the models that teach into knowledge, top-K rankings with scores, and hands the model that
+    learns its objectives. Before a block's student update it merges the distilled student into the proxies.
+
+    Args:
+        generation: Stage 1, student generation.
+        student_replay: replay into the student (Stage 2); both proxies remember.
+        teacher_replay: replay into the teachers (Stage 3); both proxies and the updated student remember.
+        graph: the teachers' own continual learning.
+        stability_momentum: weight of the past in the stability proxy, by block, near 1.
+        plasticity_momentum: weight of the past in the plasticity proxy, by block, near 0.
+        exclusion: places of the rankings of teacher system, student and proxies that are never drawn as negatives; 0 for none.
+        observed: which train interactions are left out of the rankings.
+    """
+
+    def __init__(
+        self,
+        generation: GenerationSettings | None = None,
+        student_replay: ReplaySettings | None = None,
+        teacher_replay: ReplaySettings | None = None,
+        graph: GraphSettings | None = None,
+        stability_momentum: float | list[float] = 0.9,
+        plasticity_momentum: float | list[float] = 0.1,
+        exclusion: int = 40,
+        observed: Span = "cumulative",
+    ) -> None:
+        self.generation = generation or GenerationSettings()
+        self.student_replay = student_replay or ReplaySettings()
+        self.teacher_replay = teacher_replay or ReplaySettings(student=3, decay=5.0)
+        self.graph = graph or GraphSettings()
+        self.momenta = {"stability": stability_momentum, "plasticity": plasticity_momentum}
+        self.exclusion = exclusion
+        self.observed: Span = observed
+        self._sources: list[ReplaySource] | None = None
+
+    @override
+    def on_stage_start(self, trainer: StreamTrainer, system: CollaborativeDistillation, stage: Stage) -> None:
+        """Hand the model that learns its objectives."""
+        teach: dict[StageKind, Callable[[StreamTrainer, CollaborativeDistillation, Stage], None]] = {
+            StageKind.STUDENT_UPDATE: self._teach_student,
+            StageKind.TEACHER_UPDATE: self._teach_teacher,
+            StageKind.DISTILLATION: self._teach_new_student,
+        }
+        if stage.kind in teach:
+            teach[stage.kind](trainer, system, stage)
+
+    @override
+    def on_stage_end(self, trainer: StreamTrainer, system: CollaborativeDistillation, stage: Stage) -> None:
+        """Let go of knowledge that later stages must take anew."""
+        if stage.is_last_of_kind:
+            self._sources = None
+
+    def _teach_student(self, trainer: StreamTrainer, system: CollaborativeDistillation, stage: Stage) -> None:
+        """Stage 2: replay from both proxies; what any model ranks high is no negative."""
+        for name in PROXIES:
+            system.update_proxy(name, per_block(self.momenta[name], stage.block))
+        system.to(trainer.strategy.root_device)
+        stream = trainer.stream
+        sources = self._replay_sources(system, stream, stage.block, self.student_replay, with_student=False)
+        scorers = [system.teacher_system(), system.student.backbone]
+        system.student.excluded = self._exclusion(stream, stage.block, scorers, sources, system.device)
+        self._add_replay(system.student, sources, self.student_replay)
+
+    def _teach_teacher(self, trainer: StreamTrainer, system: CollaborativeDistillation, stage: Stage) -> None:
+        """Stage 3: the teacher's own past, and replay of what proxies and student know."""
+        teacher = system.learner(stage)
+        assert isinstance(teacher, Teacher)
+        stream = trainer.stream
+        past = self._own_past(teacher, stream)
+        if past is not None:
+            teacher.objectives.append(past)
+        if self._sources is None:
+            self._sources = self._replay_sources(system, stream, stage.block, self.teacher_replay, with_student=True)
+        self._add_replay(teacher, self._sources, self.teacher_replay)
+
+    def _teach_new_student(self, trainer: StreamTrainer, system: CollaborativeDistillation, stage: Stage) -> None:
+        """Stage 1: the teacher system's rankings from both sides."""
+        settings, stream = self.generation, trainer.stream
+        observed = stream.history(stage.block).observed(self.observed)
+        users, items = top_lists(system.teacher_system(), settings.list_length, observed, system.device)
+        shape = (observed.num_rows, observed.num_columns)
+        excluded = observed.union(pairs_of_lists(users, *shape), pairs_of_lists(items, *reversed(shape)).transpose())
+        if not settings.warm_start:
+            system.student.start_afresh(stage.block)
+        sides = [(Side.USER, users, excluded, settings.user_weight)]
+        if settings.item_weight and system.student.backbone.embeddings() is not None:
+            sides.append((Side.ITEM, items, excluded.transpose(), settings.item_weight))
+        for side, lists, pairs, weight in sides:
+            system.student.objectives.append(
+                RankingDistillation(lists, pairs, side, weight, settings.sample, settings.propagated)
+            )
+
+    def _replay_sources(
+        self,
+        system: CollaborativeDistillation,
+        stream: ContinualDataModule,
+        block: int,
+        settings: ReplaySettings,
+        with_student: bool,
+    ) -> list[ReplaySource]:
+        observed = stream.history(block).observed(self.observed)
+        memory: list[tuple[str, Scorer, float]] = [
+            ("stability", system.proxy("stability"), per_block(settings.stability, block)),
+            ("plasticity", system.proxy("plasticity"), per_block(settings.plasticity, block)),
+        ]
+        if with_student:
+            memory.append(("student", system.student.backbone, per_block(settings.student, block)))
+        places = int(per_block(settings.top_n, block))
+        return [
+            ReplaySource(name, top_items(scorer, places, observed, system.device), int(samples))
+            for name, scorer, samples in memory
+            if samples > 0 and scorer.num_users > 0
+        ]
+
+    def _add_replay(self, learner: Recommender, sources: list[ReplaySource], settings: ReplaySettings) -> None:
+        if not sources:
+            return
+        draw = ReplayDraw(sources, settings.eps)
+        auto_encoder = isinstance(learner.backbone, MultVAE)
+        learner.objectives.append(SoftPositives(draw) if auto_encoder else Replay(draw, settings.scale, settings.decay))
+
+    def _own_past(self, teacher: Teacher, stream: ContinualDataModule) -> Objective | None:
+        settings, backbone = self.graph, teacher.backbone
+        if backbone.embeddings() is not None:
+            if not settings.weight:
+                return None
+            old = OldKnowledge.of(backbone, stream.history(backbone.known_block))
+            return GraphDistillation(
+                old,
+                settings.weight,
+                teacher.personal,
+                settings.cluster_weight,
+                settings.temperature,
+                settings.neighbours,
+                stream.seed,
+            )
+        if not settings.output_weight:
+            return None
+        common = stream.history(backbone.known_block).observed("cumulative")
+        return OutputImitation(deepcopy(backbone), common, settings.output_weight)
+
+    def _exclusion(
+        self,
+        stream: ContinualDataModule,
+        block: int,
+        scorers: list[Scorer],
+        sources: list[ReplaySource],
+        device: torch.device,
+    ) -> PairSet | None:
+        """The top places of every model: what any of them ranks high is likely wanted, not a negative."""
+        if not self.exclusion:
+            return None
+        present = stream.blocks[block]
+        observed = stream.history(block).observed(self.observed)
+        rankings = [top_items(scorer, self.exclusion, observed, device) for scorer in scorers]
+        rankings += [source.rankings.best(self.exclusion) for source in sources]
+        sets = [ranking.pairs(present.num_users, present.num_items) for ranking in rankings]
+        return sets[0].union(*sets[1:])

@@ -1,0 +1,68 @@
+"""What the knowledge transfer can be told, as typed values of a configuration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass
+class GenerationSettings:
+    """Stage 1: how the student learns the teacher system's rankings.
+
+    Args:
+        user_weight: weight of the users' lists.
+        item_weight: weight of the items' lists; 0 leaves them out.
+        list_length: interesting entities of a list.
+        sample: uninteresting entities drawn for each batch; null takes the whole catalogue.
+        propagated: distil into the final embeddings of a graph model rather than its layer 0.
+        warm_start: begin with the updated student in place of a fresh one.
+    """
+
+    user_weight: float = 0.01
+    item_weight: float = 0.01
+    list_length: int = 40
+    sample: int | None = None
+    propagated: bool = False
+    warm_start: bool = True
+
+
+@dataclass
+class ReplaySettings:
+    """What is replayed into a learning model; lists hold one value for each block k = 1, 2, ....
+
+    Args:
+        top_n: places of a source's ranking from which pairs are drawn.
+        stability: pairs a user from the stability proxy; 0 leaves it out.
+        plasticity: pairs a user from the plasticity proxy.
+        student: pairs a user from the updated student, for teachers alone.
+        eps: sharpness of the rank discrepancy; 0 draws uniformly.
+        scale: weight at the first epoch.
+        decay: epochs over which the weight falls by e.
+    """
+
+    top_n: int | list[int] = 100
+    stability: int | list[int] = 3
+    plasticity: int | list[int] = 3
+    student: int | list[int] = 0
+    eps: float = 1e-4
+    scale: float = 0.5
+    decay: float = 10.0
+
+
+@dataclass
+class GraphSettings:
+    """How embedding teachers hold on to their past (LWC-KD, PIW) and auto-encoders to their old outputs.
+
+    Args:
+        weight: weight of the contrastive losses; 0 leaves graph distillation out.
+        cluster_weight: weight of the cluster loss of teachers with `clusters`.
+        temperature: of the contrastive softmax.
+        neighbours: candidates drawn for the softmax in each step; null takes all old entities.
+        output_weight: weight of an auto-encoder's KL to its old outputs; 0 leaves it out.
+    """
+
+    weight: float = 0.0
+    cluster_weight: float = 1.0
+    temperature: float = 5.0
+    neighbours: int | None = None
+    output_weight: float = 0.01

@@ -1,0 +1,1 @@
+"""Continual collaborative distillation for recommender systems on PyTorch Lightning."""

@@ -1,0 +1,103 @@
+"""Light graph convolution over the bipartite graph of users and items."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ccd_lightning import functional as F  # noqa: N812
+from ccd_lightning.backbones.base import EmbeddingBackbone
+from ccd_lightning.data.history import History
+
+GraphMode = Literal["block", "cumulative", "fold"]
+
+
+class LightGCN(EmbeddingBackbone):
+    """LightGCN (He et al., SIGIR 2020): final embeddings are the mean of layers 0..L, the loss is BPR.
+
+    Args:
+        dim: dimensions of an embedding.
+        num_layers: L, propagations over the graph.
+        graph: whose train edges make the graph: ``block`` takes those of the present block only (the paper's release), which
+            makes a trained model forget at once; ``cumulative`` those of all the blocks so far; ``fold`` those of the present
+            block, over the final embeddings of the old graph as new layer 0.
+    """
+
+    def __init__(self, dim: int = 64, num_layers: int = 2, graph: GraphMode = "cumulative") -> None:
+        super().__init__(dim)
+        if num_layers < 0:
+            raise ValueError(f"`num_layers` is {num_layers}, but must be 0 or more: pass the number of propagations.")
+        self.num_layers = num_layers
+        self.graph = graph
+        self._adjacency: Tensor | None = None
+        self._shared: list[Tensor] | None = None
+        self._sharing = False
+        self._frozen: tuple[tuple[int, ...], list[Tensor]] | None = None
+
+    def before_growth(self, history: History) -> None:
+        """Fold the old graph into layer 0, where that is asked."""
+        if self.graph == "fold" and self._adjacency is not None:
+            with torch.no_grad():
+                user, item = self.embeddings()
+                self.user_embedding.copy_(user)
+                self.item_embedding.copy_(item)
+
+    def reset(self, generator: torch.Generator) -> None:
+        """Forget everything, the graph too."""
+        super().reset(generator)
+        self._adjacency = None
+
+    def observe(self, history: History) -> None:
+        """Build the graph over the users and items known after the present block."""
+        edges = history.train("cumulative" if self.graph == "cumulative" else "block")
+        self._adjacency = F.normalised_adjacency(edges.users, edges.items, history.block.num_users, history.block.num_items)
+        self._frozen = None
+
+    @contextmanager
+    def shared(self) -> Iterator[None]:
+        """Propagate once within the context."""
+        self._sharing = True
+        try:
+            yield
+        finally:
+            self._sharing, self._shared = False, None
+
+    def embeddings(self, propagated: bool = True) -> tuple[Tensor, Tensor]:
+        """Final embeddings, or layer 0 if not ``propagated``: users ``(U, d)``, items ``(I, d)``."""
+        if not propagated:
+            return self.user_embedding, self.item_embedding
+        return self._split(self._propagation()[-1])
+
+    def layers(self) -> list[tuple[Tensor, Tensor]]:
+        """Embeddings of layers 0..L."""
+        return [self._split(layer) for layer in self._propagation()[:-1]]
+
+    def _split(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        return rows[: self.num_users], rows[self.num_users :]
+
+    def _propagation(self) -> list[Tensor]:
+        """Layers 0..L and then their mean, computed once a step or, without gradients, once a state of the parameters."""
+        if torch.is_grad_enabled():
+            if not self._sharing:
+                return self._propagate()
+            if self._shared is None:
+                self._shared = self._propagate()
+            return self._shared
+        tables = (self.user_embedding, self.item_embedding)
+        state = tuple(number for table in tables for number in (table._version, table.data_ptr(), table.shape[0]))
+        if self._frozen is None or self._frozen[0] != state:
+            self._frozen = (state, self._propagate())
+        return self._frozen[1]
+
+    def _propagate(self) -> list[Tensor]:
+        start = torch.cat([self.user_embedding, self.item_embedding])
+        if self._adjacency is None:
+            return [start, start]
+        if self._adjacency.device != start.device:
+            self._adjacency = self._adjacency.to(start.device)
+        layers = F.lightgcn_layers(self._adjacency, start, self.num_layers)
+        return [*layers, torch.stack(layers).mean(0)]

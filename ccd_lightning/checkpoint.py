@@ -1,0 +1,99 @@
+"""Stream checkpoints: everything that the next stage needs, in a file from which nothing can be executed."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from ccd_lightning.types import Stage, StageKind
+
+VERSION = 1
+SUFFIX = ".ckpt"
+FOLDER = "checkpoints"
+
+
+def stage_to_state(stage: Stage) -> dict[str, Any]:
+    """A stage as plain values."""
+    return {"block": stage.block, "kind": stage.kind.value, "teacher": stage.teacher, "last": stage.is_last_of_kind}
+
+
+def stage_from_state(state: dict[str, Any]) -> Stage:
+    """The stage that :func:`stage_to_state` described."""
+    return Stage(state["block"], StageKind(state["kind"]), state["teacher"], state["last"])
+
+
+def write_checkpoint(path: Path, payload: dict[str, Any]) -> None:
+    """Write a file that is either whole or absent: write beside it, flush to disk, rename.
+
+    Args:
+        path: where it shall stand.
+        payload: tensors and plain values.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_suffix(".tmp")
+    with draft.open("wb") as file:
+        torch.save({"version": VERSION, **payload}, file)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint; only tensors and plain values are admitted.
+
+    Raises:
+        MisconfigurationException: if the file is no stream checkpoint, or of a newer version.
+    """
+    try:
+        payload = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise MisconfigurationException(
+            f"{path} cannot be read as a stream checkpoint ({type(error).__name__}: {str(error).splitlines()[0]})."
+            " Remove it to fall back to the one before, or pass another `ckpt_path`."
+        ) from error
+    if not isinstance(payload, dict) or "version" not in payload or "system" not in payload:
+        raise MisconfigurationException(f"{path} is no stream checkpoint: pass a file written by `StreamCheckpoint`, or `last`.")
+    if payload["version"] > VERSION:
+        raise MisconfigurationException(
+            f"{path} has version {payload['version']}, but this release reads up to version {VERSION}: upgrade ccd-lightning."
+        )
+    return payload
+
+
+def checkpoints_in(run: Path) -> list[Path]:
+    """Stream checkpoints of a run folder, newest stage last."""
+    return sorted((run / FOLDER).glob(f"*{SUFFIX}"), key=_serial)
+
+
+def _serial(path: Path) -> int:
+    found = re.match(r"(\d+)-", path.name)
+    return int(found.group(1)) if found else -1
+
+
+def find_checkpoint(ckpt_path: str | Path, run: Path) -> Path:
+    """Resolve what the user passed: ``last``, a run folder, or a file.
+
+    Args:
+        ckpt_path: the user's word.
+        run: folder that ``last`` means.
+
+    Raises:
+        MisconfigurationException: if there is nothing there.
+    """
+    path = run if str(ckpt_path) == "last" else Path(ckpt_path)
+    if path.is_dir():
+        found = checkpoints_in(path)
+        if not found:
+            raise MisconfigurationException(
+                f"There is no stream checkpoint in {path / FOLDER}: start the stream with `fit` and without `--ckpt_path`, or"
+                " pass the folder of a run that has one."
+            )
+        return found[-1]
+    if not path.is_file():
+        raise MisconfigurationException(f"`ckpt_path` is {ckpt_path}, but no such file or folder exists: pass `last`, a run's folder or a checkpoint file.")
+    return path

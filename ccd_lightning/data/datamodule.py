@@ -1,0 +1,89 @@
+"""The stream as a LightningDataModule: it knows which blocks the present stage learns from and is judged on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from lightning.pytorch import LightningDataModule
+from typing_extensions import override
+
+from ccd_lightning.data.blocks import Stream, build_stream
+from ccd_lightning.data.history import History
+from ccd_lightning.data.loader import EvaluationLoader, StageLoader, UserLoader
+from ccd_lightning.types import Block, Split
+
+if TYPE_CHECKING:
+    from ccd_lightning.data.sources import StreamSource
+
+
+class ContinualDataModule(LightningDataModule):
+    """Emits the time blocks of a stream.
+
+    The training batches of a stage are those that the learning module's objectives ask for; evaluation always ranks the full
+    catalogue.
+
+    Args:
+        source: where the interactions come from.
+        seed: seed of the run; sampling depends on (seed, model, block, stage, epoch) alone.
+        max_blocks: read only this many blocks; ``None`` reads all of them.
+        evaluation_batch: users scored at a time.
+    """
+
+    def __init__(
+        self, source: StreamSource, seed: int = 0, max_blocks: int | None = None, evaluation_batch: int = 512
+    ) -> None:
+        super().__init__()
+        for name, value in (("max_blocks", max_blocks), ("evaluation_batch", evaluation_batch)):
+            if value is not None and value < 1:
+                raise ValueError(f"`{name}` is {value}, but must be at least 1: pass a positive number.")
+        self.source, self.seed, self.max_blocks, self.evaluation_batch = source, seed, max_blocks, evaluation_batch
+        self._stream: Stream | None = None
+        self._histories: dict[int, History] = {}
+        self._loaders: dict[tuple[tuple[int, ...], Split], EvaluationLoader] = {}
+        self.valid_blocks: tuple[int, ...] = (0,)
+        self.test_blocks: tuple[int, ...] = (0,)
+        self.predict_users = 0
+
+    @property
+    def stream(self) -> Stream:
+        """The blocks and the id maps, read once."""
+        if self._stream is None:
+            self._stream = build_stream(self.source.table(), self.source.describe())
+        return self._stream
+
+    @property
+    def blocks(self) -> list[Block]:
+        """The time blocks D_0, D_1, ..."""
+        return self.stream.blocks[: self.max_blocks]
+
+    def history(self, block: int) -> History:
+        """What a model that meets D_k may look back on."""
+        if block not in self._histories:
+            # A stage looks at the present block and the one before; older histories would hold copies of the stream.
+            self._histories = {index: kept for index, kept in self._histories.items() if index >= block - 1}
+            self._histories[block] = History(tuple(self.blocks[: block + 1]))
+        return self._histories[block]
+
+    @override
+    def train_dataloader(self) -> StageLoader:
+        module: Any = self.trainer.lightning_module if self.trainer else None
+        return StageLoader(module.epoch_batches())
+
+    @override
+    def val_dataloader(self) -> EvaluationLoader:
+        return self._evaluation(self.valid_blocks, Split.VALID)
+
+    @override
+    def test_dataloader(self) -> EvaluationLoader:
+        return self._evaluation(self.test_blocks, Split.TEST)
+
+    @override
+    def predict_dataloader(self) -> UserLoader:
+        return UserLoader(self.predict_users, self.evaluation_batch)
+
+    def _evaluation(self, blocks: tuple[int, ...], split: Split) -> EvaluationLoader:
+        if (blocks, split) not in self._loaders:
+            self._loaders = {key: loader for key, loader in self._loaders.items() if key[1] is not split}
+            chosen = [self.blocks[index] for index in blocks]
+            self._loaders[blocks, split] = EvaluationLoader(chosen, split, self.evaluation_batch)
+        return self._loaders[blocks, split]

@@ -1,0 +1,131 @@
+"""Sets of (row, column) pairs: observed interactions, exclusion lists, masks. Memory grows with the pairs alone."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ccd_lightning.types import Interactions
+
+
+class PairSet:
+    """A set of pairs grouped by row, as in a compressed sparse row matrix; repeated pairs count once.
+
+    Args:
+        rows: int64 ``(n,)``.
+        columns: int64 ``(n,)``.
+        num_rows: rows of the set, more than any of ``rows``.
+        num_columns: columns of the set, more than any of ``columns``.
+    """
+
+    def __init__(self, rows: Tensor, columns: Tensor, num_rows: int, num_columns: int) -> None:
+        keys = torch.unique(rows * num_columns + columns)
+        self.num_rows, self.num_columns = num_rows, num_columns
+        self.columns = keys % num_columns if num_columns else keys
+        owners = keys // num_columns if num_columns else keys
+        self.offsets = torch.zeros(num_rows + 1, dtype=torch.long, device=keys.device)
+        self.offsets[1:] = torch.bincount(owners, minlength=num_rows).cumsum(0)
+        self._keys = keys
+        self._gap_keys: Tensor | None = None
+
+    def __deepcopy__(self, memo: dict[int, object]) -> PairSet:
+        """The set itself: it never changes, so copies of a model may share it."""
+        return self
+
+    @classmethod
+    def from_interactions(cls, interactions: Interactions, num_users: int, num_items: int) -> PairSet:
+        """Users are rows, items are columns."""
+        return cls(interactions.users, interactions.items, num_users, num_items)
+
+    @property
+    def size(self) -> int:
+        """Number of pairs."""
+        return self.columns.numel()
+
+    @property
+    def counts(self) -> Tensor:
+        """Pairs of each row, int64 ``(num_rows,)``."""
+        return self.offsets.diff()
+
+    @property
+    def rows(self) -> Tensor:
+        """The row of each pair, int64 ``(size,)``, ascending."""
+        return torch.repeat_interleave(torch.arange(self.num_rows, device=self.offsets.device), self.counts)
+
+    def of(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """The pairs of a batch of rows; rows beyond the set have none.
+
+        Args:
+            rows: int64 ``(B,)``.
+
+        Returns:
+            positions in the batch and columns, both int64 ``(P,)``.
+
+        >>> PairSet(torch.tensor([0, 2, 2]), torch.tensor([1, 0, 1]), 3, 2).of(torch.tensor([2, 0]))
+        (tensor([0, 0, 1]), tensor([0, 1, 1]))
+        """
+        known = rows < self.num_rows
+        inside = torch.where(known, rows, 0)
+        starts = self.offsets[inside]
+        counts = torch.where(known, self.offsets[inside + 1] - starts, 0) if self.num_rows else torch.zeros_like(rows)
+        positions = torch.repeat_interleave(torch.arange(rows.numel(), device=rows.device), counts)
+        before = counts.cumsum(0) - counts
+        index = torch.arange(positions.numel(), device=rows.device) - before[positions] + starts[positions]
+        return positions, self.columns[index]
+
+    def contains(self, rows: Tensor, columns: Tensor) -> Tensor:
+        """Whether each pair is in the set, bool, of the shape of ``rows``."""
+        if not self.size:
+            return torch.zeros_like(rows, dtype=torch.bool)
+        keys = rows * self.num_columns + columns
+        at = torch.searchsorted(self._keys, keys).clamp_max(self.size - 1)
+        return (self._keys[at] == keys) & (columns < self.num_columns)
+
+    def union(self, *others: PairSet) -> PairSet:
+        """The pairs of all the sets; the largest shape wins."""
+        sets = [self, *others]
+        return PairSet(
+            torch.cat([part.rows for part in sets]),
+            torch.cat([part.columns for part in sets]),
+            max(part.num_rows for part in sets),
+            max(part.num_columns for part in sets),
+        )
+
+    def transpose(self) -> PairSet:
+        """The set with rows and columns exchanged."""
+        return PairSet(self.columns, self.rows, self.num_columns, self.num_rows)
+
+    def to(self, device: torch.device | str) -> PairSet:
+        """The same set on another device."""
+        if self.columns.device == torch.device(device):
+            return self
+        moved = object.__new__(PairSet)
+        moved.num_rows, moved.num_columns, moved._gap_keys = self.num_rows, self.num_columns, None
+        moved.columns, moved.offsets, moved._keys = (t.to(device) for t in (self.columns, self.offsets, self._keys))
+        return moved
+
+    def draw_outside(self, rows: Tensor, number: int, generator: torch.Generator) -> Tensor:
+        """Draw columns uniformly from those that do not stand in the set beside their row, with replacement.
+
+        The r-th free column of a row is r plus the number of taken columns f_j (ascending) with f_j - j <= r, so one binary
+        search answers without any rejection. A row that has taken every column draws from all of them.
+
+        Args:
+            rows: int64 ``(B,)``, each below ``num_rows``.
+            number: draws a row, N.
+            generator: CPU generator.
+
+        Returns:
+            int64 ``(B, N)``.
+        """
+        if self._gap_keys is None:
+            order = torch.arange(self.size, device=self.columns.device) - self.offsets[self.rows]
+            self._gap_keys = self.rows * (self.num_columns + 1) + self.columns - order
+        starts, taken = self.offsets[rows], self.offsets[rows + 1] - self.offsets[rows]
+        full = taken >= self.num_columns
+        free = torch.where(full, self.num_columns, self.num_columns - taken)
+        uniform = torch.rand(rows.numel(), number, generator=generator, dtype=torch.float64).to(rows.device)
+        draw = (uniform * free[:, None]).long().clamp_max(self.num_columns - 1)
+        keys = (rows * (self.num_columns + 1))[:, None] + draw
+        smaller = torch.searchsorted(self._gap_keys, keys, right=True) - starts[:, None]
+        return torch.where(full[:, None], draw, draw + smaller)

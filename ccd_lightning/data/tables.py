@@ -1,0 +1,100 @@
+"""Reading tables from files that may not be what they say."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import polars as pl
+
+_SEPARATORS = {".csv": ",", ".tsv": "\t"}
+_PARQUET_MAGIC = b"PAR1"
+_NO_SEPARATOR = "\x1f"
+
+
+def read_table(
+    path: Path, separator: str | None = None, has_header: bool = True, columns: Sequence[str] | None = None
+) -> pl.DataFrame:
+    """Read a Parquet or text table.
+
+    Args:
+        path: a ``.parquet``, ``.csv`` or ``.tsv`` file, or any text file if ``separator`` is given.
+        separator: what stands between two values of a text file, of any length; ``None`` goes by the suffix.
+        has_header: whether a text file's first line names the columns.
+        columns: names of a text file's first columns, in place of the header's.
+
+    Raises:
+        ValueError: if there is no such file, its suffix is not known, or its content is something else.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path}: there is no such file. Check the source's `path`.")
+    if separator is None and path.suffix not in {*_SEPARATORS, ".parquet"}:
+        raise ValueError(
+            f"{path}: the suffix {path.suffix!r} is not known; expected .parquet, .csv or .tsv."
+            " Rename the file, or name the `separator` of a text file where the source has this argument."
+        )
+    is_parquet = separator is None and path.suffix == ".parquet"
+    try:
+        if is_parquet:
+            _require_parquet(path)
+            return pl.read_parquet(path)
+        _require_text(path)
+        return _read_text(path, separator or _SEPARATORS[path.suffix], has_header, columns)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        wanted = "Parquet" if is_parquet else "a text table"
+        raise ValueError(f"{path} cannot be read as {wanted}: {error}. Write the file again.") from error
+
+
+def _read_text(path: Path, separator: str, has_header: bool, columns: Sequence[str] | None) -> pl.DataFrame:
+    names = None if columns is None else list(columns)
+    if len(separator) == 1:
+        table = pl.read_csv(path, separator=separator, has_header=has_header, infer_schema_length=None)
+    else:
+        table = _read_split(path, separator, has_header)
+    if names is not None and len(names) > table.width:
+        raise ValueError(
+            f"{path} has {table.width} columns, but `columns` names {len(names)}."
+            " Check `separator`, or name fewer columns."
+        )
+    return table if names is None else table.rename(dict(zip(table.columns, names, strict=False)))
+
+
+def _read_split(path: Path, separator: str, has_header: bool) -> pl.DataFrame:
+    """Read separators that polars does not take, being longer than one byte (MovieLens: ``::``)."""
+    lines = pl.read_csv(
+        path, separator=_NO_SEPARATOR, has_header=False, quote_char=None, schema={"line": pl.String}
+    ).to_series()
+    lines = lines.drop_nulls()
+    names = lines[0].split(separator)
+    if not has_header:
+        names = [f"column_{index + 1}" for index in range(len(names))]
+    fields = lines[1 if has_header else 0 :].str.split_exact(separator, len(names) - 1).struct.unnest()
+    fields.columns = names
+    return fields.with_columns(_narrowed(column) for column in fields)
+
+
+def _narrowed(column: pl.Series) -> pl.Series:
+    numbers = column.cast(pl.Int64, strict=False)
+    return numbers if numbers.null_count() == column.null_count() else column
+
+
+def _require_parquet(path: Path) -> None:
+    with path.open("rb") as file:
+        begins = file.read(4) == _PARQUET_MAGIC
+        file.seek(-min(4, path.stat().st_size), 2)
+        ends = file.read(4) == _PARQUET_MAGIC
+    if not begins:
+        raise ValueError(f"{path} is named .parquet, but its content is not Parquet. Give it the suffix that it is.")
+    if not ends:
+        raise ValueError(f"{path} is Parquet, but truncated: its end is missing. Copy or write the file again.")
+
+
+def _require_text(path: Path) -> None:
+    with path.open("rb") as file:
+        start = file.read(8192)
+    if start.startswith(_PARQUET_MAGIC) or b"\x00" in start:
+        found = "Parquet" if start.startswith(_PARQUET_MAGIC) else "binary"
+        raise ValueError(
+            f"{path} should be a text table, but its content is {found}."
+            " Give it the suffix that it is, or save it as UTF-8 text."
+        )

@@ -1,0 +1,103 @@
+"""Losses of the backbones: pairwise ranking, soft labels, and the two parts of a variational auto-encoder's bound."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def bpr_loss(positive: Tensor, negative: Tensor) -> Tensor:
+    """Bayesian personalised ranking, ``-sum log sigmoid(positive - negative)`` (Rendle et al., UAI 2009).
+
+    Args:
+        positive: scores of observed items, float ``(B,)``.
+        negative: scores of unobserved items, float ``(B,)`` or ``(B, N)`` with N negatives for each positive.
+
+    Returns:
+        Scalar: a sum over all the pairs, finite for any finite margin.
+
+    Raises:
+        ValueError: if the shapes do not pair each negative with a positive.
+
+    >>> bpr_loss(torch.tensor([2.0, 0.0]), torch.tensor([1.0, 0.0]))
+    tensor(1.0064)
+    """
+    if negative.shape[: positive.dim()] != positive.shape or negative.dim() > positive.dim() + 1:
+        raise ValueError(
+            f"Found positive scores of shape {tuple(positive.shape)} and negative ones of {tuple(negative.shape)},"
+            " expected (B,) and (B,) or (B, N). Give each positive its own negatives along a last dimension."
+        )
+    if negative.dim() > positive.dim():
+        positive = positive.unsqueeze(-1)
+    return -torch.nn.functional.logsigmoid(positive - negative).sum()
+
+
+def soft_label_loss(scores: Tensor, labels: Tensor) -> Tensor:
+    """Binary cross-entropy between sigmoid scores and soft labels, summed.
+
+    The replay loss of "Continual Collaborative Distillation for Recommender System" (Lee et al., KDD 2024).
+
+    Args:
+        scores: logits, float ``(B,)``.
+        labels: targets in [0, 1], float ``(B,)``.
+
+    Returns:
+        Scalar sum.
+
+    >>> soft_label_loss(torch.tensor([0.0, 2.0]), torch.tensor([0.5, 1.0]))
+    tensor(0.8201)
+    """
+    return torch.nn.functional.binary_cross_entropy_with_logits(scores, labels, reduction="sum")
+
+
+def multinomial_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """Multinomial negative log-likelihood of each row (Mult-VAE, Liang et al., WWW 2018, eq. 2).
+
+    Args:
+        logits: one score for each item, float ``(B, I)``.
+        target: weight of each item, float ``(B, I)``; rows need not sum to 1.
+
+    Returns:
+        ``-sum_i target_i log softmax_i(logits)``, float ``(B,)``.
+
+    >>> multinomial_loss(torch.zeros(1, 4), torch.tensor([[1.0, 0.0, 1.0, 0.0]]))
+    tensor([2.7726])
+    """
+    return -(target * torch.nn.functional.log_softmax(logits, dim=-1)).sum(-1)
+
+
+def gaussian_kl(mean: Tensor, log_std: Tensor) -> Tensor:
+    """Divergence ``KL(N(mean, std^2) || N(0, 1))`` of each row (Kingma and Welling, ICLR 2014, appendix B).
+
+    Args:
+        mean: float ``(B, D)``.
+        log_std: logarithm of the standard deviation, float ``(B, D)``.
+
+    Returns:
+        Float ``(B,)``, zero if and only if every mean is 0 and every standard deviation 1.
+
+    >>> gaussian_kl(torch.tensor([[1.0, 0.0]]), torch.zeros(1, 2))
+    tensor([0.5000])
+    """
+    return 0.5 * (mean.square() + (2 * log_std).exp() - 2 * log_std - 1).sum(-1)
+
+
+def annealed_weight(step: int, total: int, maximum: float) -> float:
+    """Weight that grows linearly with the steps up to a maximum (Mult-VAE, Liang et al., WWW 2018).
+
+    Args:
+        step: number of the present step.
+        total: steps after which an unlimited weight would be 1.
+        maximum: largest weight.
+
+    Raises:
+        ValueError: if ``total`` is not positive.
+
+    >>> annealed_weight(30, total=100, maximum=0.2), annealed_weight(10, total=100, maximum=0.2)
+    (0.2, 0.1)
+    """
+    if total <= 0:
+        raise ValueError(
+            f"Found total={total}, expected a positive number of steps. For a constant weight, use the maximum itself."
+        )
+    return min(maximum, step / total)

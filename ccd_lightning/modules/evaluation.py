@@ -1,0 +1,91 @@
+"""From scores to the metrics of a block."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ccd_lightning.metrics import RankingMetrics
+from ccd_lightning.types import BlockTargets
+
+GROUPS = ("all", "new_users", "new_items")
+"""Whose recommendations are measured: everybody's, those of the block's new users, those that hit the block's new items."""
+
+
+def rank_block(scores: Tensor, targets: BlockTargets, depth: int) -> tuple[Tensor, Tensor]:
+    """Rank the catalogue for the users whom one block asks about, without the block's masked items.
+
+    Args:
+        scores: of all the batch's users, float ``(B, I)``.
+        targets: what the block asks; items beyond the scores' columns are unknown to the model and stay misses.
+        depth: places to rank.
+
+    Returns:
+        item ids, best first, int64 ``(R, min(depth, I))``, -1 where nothing is left; ground truth, int64 ``(R, G)``.
+    """
+    rows = scores[targets.positions]
+    known = targets.masked_items < rows.shape[1]
+    rows = rows.index_put(
+        (targets.masked_rows[known], targets.masked_items[known]), rows.new_tensor(-torch.inf)
+    ).nan_to_num(nan=-torch.inf)
+    values, items = rows.topk(min(depth, rows.shape[1]))
+    return items.masked_fill(values == -torch.inf, -1), targets.truth
+
+
+class BlockMetrics(nn.Module):
+    """Metrics of one model on one block, for each group.
+
+    Args:
+        ks: cut-offs.
+    """
+
+    def __init__(self, ks: Sequence[int]) -> None:
+        super().__init__()
+        self.depth = max(ks)
+        self.groups = nn.ModuleDict({group: RankingMetrics(ks) for group in GROUPS})
+
+    def update(self, scores: Tensor, targets: BlockTargets, num_known: int) -> None:
+        """Add a batch.
+
+        Args:
+            scores: of the batch's first rows, whose users the model knows, float ``(num_known, I)``.
+            targets: what the block asks.
+            num_known: users of the batch that the model knows; they come first, since ids grow with the stream.
+        """
+        known = targets.positions < num_known
+        ranked, truth = rank_block(scores, _known_rows(targets, known), self.depth)
+        self._group("all").update(ranked, truth)
+        new = targets.new_users
+        self._group("new_users").update(ranked[new[known]], truth[new[known]])
+        new_truth = targets.truth.masked_fill(targets.truth < targets.first_new_item, -1)
+        asks_new = (new_truth >= 0).any(-1)
+        self._group("new_items").update(ranked[asks_new[known]], new_truth[known & asks_new])
+        for group, asked in (("all", torch.ones_like(new)), ("new_users", new), ("new_items", asks_new)):
+            self._group(group).update_unknown(int((asked & ~known).sum()))
+
+    def compute(self) -> dict[str, dict[str, float]]:
+        """For each group the metrics over all processes, with the counts of users and of unknown users."""
+        return {
+            group: {name: float(value) for name, value in self._group(group).compute().items()} for group in GROUPS
+        }
+
+    def _group(self, name: str) -> RankingMetrics:
+        metric = self.groups[name]
+        assert isinstance(metric, RankingMetrics)
+        return metric
+
+
+def _known_rows(targets: BlockTargets, known: Tensor) -> BlockTargets:
+    if bool(known.all()):
+        return targets
+    kept = known.cumsum(0) - 1
+    inside = known[targets.masked_rows]
+    return targets._replace(
+        positions=targets.positions[known],
+        truth=targets.truth[known],
+        masked_rows=kept[targets.masked_rows[inside]],
+        masked_items=targets.masked_items[inside],
+        new_users=targets.new_users[known],
+    )

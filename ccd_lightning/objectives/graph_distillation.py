@@ -1,0 +1,214 @@
+"""Contrastive distillation of an embedding teacher's past (LWC-KD) with personal imitation weights (PIW)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from ccd_lightning import functional as F  # noqa: N812
+from ccd_lightning.backbones import Backbone
+from ccd_lightning.data.history import History
+from ccd_lightning.data.pairs import PairSet
+from ccd_lightning.distributed import global_sum, world_size
+from ccd_lightning.objectives.base import Objective
+from ccd_lightning.seeding import seeded_generator
+from ccd_lightning.types import RankingBatch
+
+
+@dataclass(frozen=True)
+class OldKnowledge:
+    """An embedding model's past: its layers, and the graphs among the entities it was last trained on.
+
+    Args:
+        layers: user and item embeddings of each layer before the block, float ``(U_old, d)`` and ``(I_old, d)``.
+        final: the user and item embeddings whose products were the scores.
+        ratings: (user, item) train interactions of the last block that the model learned.
+        user_graph: similar users.
+        item_graph: similar items.
+    """
+
+    layers: list[tuple[Tensor, Tensor]]
+    final: tuple[Tensor, Tensor]
+    ratings: PairSet
+    user_graph: PairSet
+    item_graph: PairSet
+
+    @classmethod
+    @torch.no_grad()
+    def of(cls, backbone: Backbone, history: History, degree: int = 10) -> OldKnowledge:
+        """Take it from a model that has not met the present block yet.
+
+        Args:
+            backbone: the model, in its old state.
+            history: the blocks up to the last one that the model learned.
+            degree: average degree of the similarity graphs.
+        """
+        final = backbone.embeddings()
+        if final is None:
+            raise ValueError(f"{type(backbone).__name__} has no embeddings to distil: leave graph distillation out for it.")
+        layers = [(user.clone(), item.clone()) for user, item in backbone.layers()]
+        ratings = history.observed("block")
+        matrix = torch.sparse_coo_tensor(
+            torch.stack([ratings.rows, ratings.columns]),
+            torch.ones(ratings.size),
+            (ratings.num_rows, ratings.num_columns),
+            is_coalesced=True,
+        )
+        graphs = [F.similarity_graph(side, degree).coalesce() for side in (matrix, matrix.t().coalesce())]
+        users, items = (PairSet(*graph.indices(), graph.shape[0], graph.shape[1]) for graph in graphs)
+        return cls(layers, (final[0].clone(), final[1].clone()), ratings, users, items)
+
+
+class PersonalWeights(nn.Module):
+    """Personal imitation weights (Graph structure-aware PIW; paper, teacher update): who changed much imitates less or more.
+
+    Args:
+        dim: dimensions of the embeddings.
+        num_clusters: item clusters.
+    """
+
+    def __init__(self, dim: int, num_clusters: int = 10) -> None:
+        super().__init__()
+        self.clusters = nn.Parameter(torch.empty(num_clusters, dim))
+        self.transforms = nn.Parameter(torch.empty(num_clusters, dim, dim))
+        self.hidden = nn.Linear(num_clusters, 2 * num_clusters)
+        self.output = nn.Linear(2 * num_clusters, 1)
+        self.ready: Tensor
+        self.register_buffer("ready", torch.zeros((), dtype=torch.bool))
+
+    @torch.no_grad()
+    def begin(self, items: Tensor, generator: torch.Generator) -> None:
+        """Draw the clusters from the item embeddings ``(I, d)``, once in the life of the teacher."""
+        if self.ready:
+            return
+        number = self.clusters.shape[0]
+        chosen = torch.randint(items.shape[0], (number,), generator=generator)
+        self.clusters.copy_(items[chosen.to(items.device)])
+        for parameter in (self.transforms, *self.hidden.parameters(), *self.output.parameters()):
+            fan = parameter.shape[-1]
+            parameter.copy_((torch.rand(parameter.shape, generator=generator) * 2 - 1) / fan**0.5)
+        self.ready.fill_(True)
+
+    def raw(self, before: Tensor, present: Tensor) -> Tensor:
+        """Unscaled weights, float ``(B,)``, from old and present embeddings ``(B, d)``."""
+        affinities = [F.cluster_affinity(rows, self.clusters, self.transforms) for rows in (before, present)]
+        state = (affinities[0] - affinities[1]) ** 2
+        weights: Tensor = nn.functional.softplus(self.output(self.hidden(state).relu())).squeeze(-1)
+        return weights
+
+
+class GraphDistillation(Objective):
+    """LWC-KD (Wang et al., CIKM 2021): the old embeddings of an entity stay close to the present ones of its old neighbours.
+
+    Four contrastive losses (user-item, item-user, user-user, item-item), each a mean over the batch's old entities, averaged
+    over the layers of a graph model; user-item and user-user rows are weighted by PIW where ``personal`` is given, which then adds
+    its cluster loss.
+
+    Args:
+        old: the teacher's past.
+        weight: weight of the four losses.
+        personal: personal weights; they belong to the teacher and outlive the stage.
+        cluster_weight: weight of the cluster loss.
+        temperature: of the contrastive softmax.
+        neighbours: old entities drawn for each batch as the softmax's candidates; ``None`` takes all of them.
+        seed: seed of that draw and of the first clusters.
+    """
+
+    name = "graph_distillation"
+
+    def __init__(
+        self,
+        old: OldKnowledge,
+        weight: float = 0.01,
+        personal: PersonalWeights | None = None,
+        cluster_weight: float = 1.0,
+        temperature: float = 5.0,
+        neighbours: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.old, self.scale, self.personal = old, weight, personal
+        self.cluster_weight, self.temperature, self.neighbours = cluster_weight, temperature, neighbours
+        self._generator = seeded_generator(seed, "graph distillation")
+        self._rated_by = old.ratings.transpose()
+        self._active_users = old.ratings.counts.nonzero().squeeze(-1)
+        self._active_items = self._rated_by.counts.nonzero().squeeze(-1)
+
+    def prepare(self, backbone: Backbone) -> None:
+        """Begin the clusters among the item embeddings; move the past to where the model lives."""
+        device = next(backbone.parameters()).device
+        for name in ("_rated_by", "_active_users", "_active_items"):
+            setattr(self, name, getattr(self, name).to(device))
+        old = self.old
+        self.old = replace(
+            old, ratings=old.ratings.to(device), user_graph=old.user_graph.to(device), item_graph=old.item_graph.to(device)
+        )
+        if self.personal is not None:
+            self.personal.requires_grad_(True).begin(self.old.final[1], self._generator)
+
+    def finish(self, backbone: Backbone) -> None:
+        """Personal weights rest outside the stages that use them."""
+        if self.personal is not None:
+            self.personal.requires_grad_(False)
+
+    def forward(self, backbone: Backbone, batch: RankingBatch) -> Tensor:
+        """Weighted sum of the four losses and the cluster loss."""
+        users = batch.users[torch.isin(batch.users, self._active_users)]
+        items = batch.positives[torch.isin(batch.positives, self._active_items)]
+        final = cast(tuple[Tensor, Tensor], backbone.embeddings())
+        weights = self._personal_weights(self.old.final[0][users], final[0][users])
+        user_pool, item_pool = self._pool(self._active_users), self._pool(self._active_items)
+        total = final[0].new_zeros(())
+        layers = backbone.layers()
+        for (old_user, old_item), (user, item) in zip(self.old.layers, layers, strict=True):
+            for target, neighbours, pool, pairs, rows, row_weights in (
+                (old_user, item, item_pool, self.old.ratings, users, weights),
+                (old_item, user, user_pool, self._rated_by, items, None),
+                (old_user, user, user_pool, self.old.user_graph, users, weights),
+                (old_item, item, item_pool, self.old.item_graph, items, None),
+            ):
+                values = F.neighbour_distillation(
+                    target[rows], neighbours[pool], _adjacency(pairs, rows, pool), self.temperature
+                )
+                total = total - (values if row_weights is None else values * row_weights).sum() / _global_count(rows)
+        total = self.scale * total / len(layers)
+        if self.personal is not None:
+            total = total + self.cluster_weight * self._cluster_loss(final[1]) / world_size()
+        return total
+
+    def _pool(self, active: Tensor) -> Tensor:
+        """Candidates of the softmax: all the active old entities, or a fresh draw of them in ascending order."""
+        if self.neighbours is None or self.neighbours >= active.numel():
+            return active
+        drawn = torch.randperm(active.numel(), generator=self._generator)[: self.neighbours].to(active.device)
+        return active[drawn.sort().values]
+
+    def _personal_weights(self, before: Tensor, present: Tensor) -> Tensor | None:
+        """Weights scaled to a mean of 1 over the global batch, float ``(B,)``."""
+        if self.personal is None or not before.shape[0]:
+            return None
+        raw = self.personal.raw(before, present)
+        return raw / (global_sum(raw.sum()) + 1e-8) * _global_count(before)
+
+    def _cluster_loss(self, items: Tensor) -> Tensor:
+        assert self.personal is not None
+        present = items[: self.old.final[1].shape[0]][self._active_items].detach()
+        return F.cluster_loss(present, self.personal.clusters, max(present.shape[0] - 1, 1))
+
+
+def _adjacency(pairs: PairSet, rows: Tensor, pool: Tensor) -> Tensor:
+    """Sparse 0/1 adjacency ``(B, P)`` of a batch's rows to a pool of ascending columns."""
+    positions, columns = pairs.of(rows)
+    slots = torch.searchsorted(pool, columns).clamp_max(max(pool.numel() - 1, 0))
+    inside = pool[slots] == columns
+    index = torch.stack([positions[inside], slots[inside]])
+    values = torch.ones(index.shape[1], device=index.device)
+    return torch.sparse_coo_tensor(index, values, (rows.numel(), pool.numel()), is_coalesced=True)
+
+
+def _global_count(rows: Tensor) -> Tensor:
+    """Rows over all the processes, at least 1."""
+    return global_sum(torch.tensor(float(rows.shape[0]), device=rows.device)).clamp_min(1.0)

@@ -1,0 +1,126 @@
+"""What a model knows, as top-K rankings: O(U * K) memory whatever the catalogue."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ccd_lightning.data.pairs import PairSet
+from ccd_lightning.distributed import gather_tables, own_chunks, share_rows
+
+CHUNK = 512
+"""Users scored at a time."""
+
+
+class Scorer(Protocol):
+    """Whatever scores the whole catalogue for a batch of users: a backbone, or a system of them."""
+
+    @property
+    def num_users(self) -> int:
+        """Users it knows."""
+
+    @property
+    def num_items(self) -> int:
+        """Items it knows."""
+
+    def scores(self, users: Tensor) -> Tensor:
+        """Scores ``(B, I)`` of all items for users ``(B,)``."""
+
+
+@dataclass(frozen=True)
+class Rankings:
+    """The best items of every user a model knows, on the CPU.
+
+    Args:
+        items: best first, int64 ``(U, K)``, -1 beyond the end.
+        scores: the model's scores of them, float ``(U, K)``.
+    """
+
+    items: Tensor
+    scores: Tensor
+
+    def pairs(self, num_users: int, num_items: int) -> PairSet:
+        """The listed (user, item) pairs as a set."""
+        return pairs_of_lists(self.items, num_users, num_items)
+
+    def best(self, number: int) -> Rankings:
+        """The first ``number`` places."""
+        return Rankings(self.items[:, :number], self.scores[:, :number])
+
+
+def pairs_of_lists(lists: Tensor, num_rows: int, num_columns: int) -> PairSet:
+    """The (row, entry) pairs of ranking lists ``(rows, K)``, without the padding."""
+    rows = torch.arange(lists.shape[0]).unsqueeze(1).expand_as(lists)
+    listed = lists >= 0
+    return PairSet(rows[listed], lists[listed], num_rows, num_columns)
+
+
+@torch.no_grad()
+def top_items(scorer: Scorer, number: int, observed: PairSet, device: torch.device) -> Rankings:
+    """The best unobserved items of every user that the scorer knows.
+
+    Args:
+        scorer: the model.
+        number: K.
+        observed: pairs left out.
+        device: where the scorer lives.
+    """
+    number = min(number, scorer.num_items)
+    items = torch.zeros(scorer.num_users, number, dtype=torch.long, device=device)
+    values = torch.zeros(scorer.num_users, number, device=device)
+    observed = observed.to(device)
+    for rows in own_chunks(scorer.num_users, CHUNK):
+        values[rows], items[rows] = _best(_masked_scores(scorer, rows, observed), number)
+    return Rankings(share_rows(items).cpu(), share_rows(values).cpu())
+
+
+@torch.no_grad()
+def top_lists(scorer: Scorer, number: int, observed: PairSet, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Ranking lists of both sides in one pass over the users.
+
+    Args:
+        scorer: the model.
+        number: K.
+        observed: pairs left out.
+        device: where the scorer lives.
+
+    Returns:
+        best unobserved items of each user, int64 ``(U, K)``; best users of each item that have not observed it, int64
+        ``(I, K)``; both best first, with -1 beyond the end, on the CPU.
+    """
+    of_users = torch.zeros(scorer.num_users, min(number, scorer.num_items), dtype=torch.long, device=device)
+    width = min(number, scorer.num_users)
+    best_values = torch.full((scorer.num_items, width), -torch.inf, device=device)
+    best_users = torch.full((scorer.num_items, width), -1, device=device)
+    observed = observed.to(device)
+    for rows in own_chunks(scorer.num_users, CHUNK):
+        scores = _masked_scores(scorer, rows, observed)
+        of_users[rows] = _best(scores, of_users.shape[1])[1]
+        users = torch.arange(rows.start, rows.stop, device=device).expand(scorer.num_items, -1)
+        best_values, best_users = _merge(
+            torch.cat([best_values, scores.T], dim=1), torch.cat([best_users, users], dim=1), width
+        )
+    best_values, best_users = _merge(gather_tables(best_values), gather_tables(best_users), width)
+    return share_rows(of_users).cpu(), best_users.masked_fill(best_values == -torch.inf, -1).cpu()
+
+
+def _masked_scores(scorer: Scorer, rows: slice, observed: PairSet) -> Tensor:
+    users = torch.arange(rows.start, rows.stop, device=observed.columns.device)
+    scores = scorer.scores(users).float().nan_to_num(nan=-torch.inf)
+    positions, items = observed.of(users)
+    known = items < scorer.num_items
+    return scores.index_put((positions[known], items[known]), scores.new_tensor(-torch.inf))
+
+
+def _best(scores: Tensor, number: int) -> tuple[Tensor, Tensor]:
+    values, items = scores.topk(number)
+    nothing = values == -torch.inf
+    return values.masked_fill(nothing, 0.0), items.masked_fill(nothing, -1)
+
+
+def _merge(values: Tensor, users: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    kept, places = values.topk(width, dim=1)
+    return kept, users.gather(1, places)

@@ -1,0 +1,162 @@
+"""Replay of what the learning model has forgotten, as soft labels from models that remember it."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from ccd_lightning import functional as F  # noqa: N812
+from ccd_lightning.backbones import Backbone, MultVAE
+from ccd_lightning.data.loader import BatchSet
+from ccd_lightning.data.pairs import PairSet
+from ccd_lightning.distributed import own_chunks, share_rows
+from ccd_lightning.objectives.knowledge import Rankings
+from ccd_lightning.objectives.base import Objective
+from ccd_lightning.types import Interactions, SoftLabelBatch
+
+
+class ReplaySource:
+    """A model that remembers: its top-N rankings, and how many pairs a user are replayed from them.
+
+    Args:
+        name: for reports.
+        rankings: top-N unobserved items a user with scores.
+        samples: pairs drawn for each user.
+    """
+
+    def __init__(self, name: str, rankings: Rankings, samples: int) -> None:
+        self.name, self.rankings, self.samples = name, rankings, samples
+
+
+class ReplayDraw:
+    """Draws the pairs to replay: what a source ranks high and the learning model ranks lower than the source.
+
+    From each source, n items a user are drawn without replacement from its top N with weight
+    exp(eps * (rank_model - rank_source)) (paper, proxy-guided replay learning); the soft label is the sigmoid of the source's
+    score, and where several sources give a pair, the larger label.
+
+    Args:
+        sources: models that remember.
+        eps: sharpness of the rank discrepancy; 0 draws uniformly from the top N.
+        chunk: users ranked at a time.
+    """
+
+    def __init__(self, sources: list[ReplaySource], eps: float, chunk: int = 512) -> None:
+        self.sources = [source for source in sources if source.samples > 0]
+        self.eps, self.chunk = eps, chunk
+        self.counts: dict[str, int] = {}
+
+    @torch.no_grad()
+    def __call__(self, backbone: Backbone, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Users, items and labels of the pairs, on the CPU, each ``(P,)``, sorted by user and item."""
+        parts = [self._from_source(source, backbone, generator) for source in self.sources]
+        if not parts:
+            empty = torch.empty(0, dtype=torch.long)
+            return empty, empty, torch.empty(0)
+        self.counts = {source.name: users.numel() for source, (users, _, _) in zip(self.sources, parts, strict=True)}
+        users, items, labels = (torch.cat(columns) for columns in zip(*parts, strict=True))
+        return F.larger_labels(users, items, labels, backbone.num_items)
+
+    def _from_source(
+        self, source: ReplaySource, backbone: Backbone, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        items, scores = source.rankings.items, source.rankings.scores
+        ranks = self._model_ranks(backbone, items)
+        places = torch.arange(items.shape[1]).expand_as(items)
+        weights = ((ranks - places) * self.eps).exp() * (items >= 0)
+        slots = F.sample_without_replacement(weights, min(source.samples, items.shape[1]), generator)
+        users = torch.arange(items.shape[0]).unsqueeze(1).expand_as(slots)[slots >= 0]
+        chosen = slots[slots >= 0]
+        return users, items[users, chosen], scores[users, chosen].sigmoid()
+
+    def _model_ranks(self, backbone: Backbone, items: Tensor) -> Tensor:
+        """Rank that the learning model gives to each listed item among all the items, int64 ``(U, N)``."""
+        ranks = torch.zeros_like(items)
+        if self.eps == 0:
+            return ranks
+        device = next(backbone.parameters()).device
+        for rows in own_chunks(items.shape[0], self.chunk):
+            users = torch.arange(rows.start, rows.stop, device=device)
+            listed = items[rows].to(device).clamp_min(0)
+            ranks[rows] = F.ranks_of(backbone.scores(users), listed).to(ranks.device)
+        return share_rows(ranks)
+
+
+class Replay(Objective):
+    """Binary cross-entropy with the soft labels of the replayed pairs, summed; weight ``scale * exp(-epoch / decay)``.
+
+    Args:
+        draw: draws the pairs, anew at every refresh.
+        scale: weight at the first epoch.
+        decay: epochs over which the weight falls by e.
+    """
+
+    name = "replay"
+    batch_types = (SoftLabelBatch,)
+
+    def __init__(self, draw: ReplayDraw, scale: float = 0.5, decay: float = 10.0) -> None:
+        super().__init__()
+        self.draw, self.scale, self.decay = draw, scale, decay
+        self._pairs: tuple[Tensor, Tensor, Tensor] | None = None
+
+    def weight(self, epoch: int) -> float:
+        """Annealed: new knowledge matters more and more."""
+        return annealed(self.scale, self.decay, epoch)
+
+    def refresh(self, backbone: Backbone, generator: torch.Generator) -> None:
+        """Draw anew with the model's present ranks."""
+        self._pairs = self.draw(backbone, generator)
+
+    def batches(self, batch_size: int, generator: torch.Generator) -> BatchSet | None:
+        """The drawn pairs in a new order."""
+        if self._pairs is None or not self._pairs[0].numel():
+            return None
+        order = torch.randperm(self._pairs[0].numel(), generator=generator)
+        columns = tuple(column[order] for column in self._pairs)
+        return BatchSet(SoftLabelBatch, columns, batch_size)
+
+    def forward(self, backbone: Backbone, batch: SoftLabelBatch) -> Tensor:
+        """Sum over the batch's pairs."""
+        return F.soft_label_loss(backbone.pair_scores(batch.users, batch.items), batch.labels)
+
+
+class SoftPositives(Objective):
+    """The same draw as soft positives in an auto-encoder's input rows, in place of a loss of its own.
+
+    Args:
+        draw: draws the pairs, anew at every refresh.
+    """
+
+    name = "soft_positives"
+    batch_types = ()
+
+    def __init__(self, draw: ReplayDraw) -> None:
+        super().__init__()
+        self.draw = draw
+
+    def refresh(self, backbone: Backbone, generator: torch.Generator) -> None:
+        """Draw anew and hand the pairs to the auto-encoder."""
+        if not isinstance(backbone, MultVAE):
+            raise ValueError(f"{type(backbone).__name__} takes no soft positives: use `Replay` for it.")
+        users, items, _ = self.draw(backbone, generator)
+        backbone.set_soft_positives(PairSet(users, items, backbone.num_users, backbone.num_items))
+
+    def finish(self, backbone: Backbone) -> None:
+        """Leave the input rows as observed."""
+        assert isinstance(backbone, MultVAE)
+        backbone.set_soft_positives(PairSet(*Interactions.empty(), backbone.num_users, backbone.num_items))
+
+    def forward(self, backbone: Backbone, batch: object) -> Tensor:
+        """No term of its own."""
+        return torch.zeros(())
+
+
+def annealed(scale: float, decay: float, epoch: int) -> float:
+    """``scale * exp(-epoch / decay)``.
+
+    >>> annealed(0.5, 10.0, 0)
+    0.5
+    """
+    return scale * math.exp(-epoch / decay)

@@ -1,0 +1,63 @@
+"""Callbacks that live for one stage."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+from typing_extensions import override
+
+NEVER = 2**31
+
+
+class EvaluationClock(Callback):
+    """Evaluates every n epochs of the stage, and after its last; Lightning's own setting counts epochs of the whole stream.
+
+    Args:
+        first_epoch: the Trainer's epoch count at the start of the stage.
+        epochs: epochs of the stage.
+        every: n; 0 never evaluates.
+    """
+
+    def __init__(self, first_epoch: int, epochs: int, every: int) -> None:
+        self.first_epoch, self.epochs, self.every = first_epoch, epochs, every
+
+    @override
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        done = trainer.current_epoch - self.first_epoch + 1
+        due = self.every > 0 and (done % self.every == 0 or done == self.epochs)
+        trainer.check_val_every_n_epoch = 1 if due else NEVER
+
+
+class BestState(Callback):
+    """Keeps the parameters of the best evaluation in memory and returns to them when the stage ends.
+
+    Args:
+        monitor: metric to watch, higher is better.
+    """
+
+    def __init__(self, monitor: str) -> None:
+        self.monitor = monitor
+        self.best = float("-inf")
+        self._state: dict[str, Tensor] = {}
+
+    @override
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        value = float(trainer.callback_metrics[self.monitor])
+        if value > self.best:
+            self.best = value
+            self._state = {name: tensor.detach().clone() for name, tensor in pl_module.state_dict().items()}
+
+    @override
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._state:
+            pl_module.load_state_dict(self._state)
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best, "state": self._state}
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best, self._state = state_dict["best"], state_dict["state"]

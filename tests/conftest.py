@@ -1,0 +1,52 @@
+"""Where the tests find golden vectors and real streams, both optional."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+MARKER_OF_FIXTURE = {"golden": "golden", "shared_data": "real_data"}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "golden: compares with the golden vectors; skipped where they are absent")
+    config.addinivalue_line("markers", "real_data: needs the real streams; skipped where they are absent")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        for fixture, marker in MARKER_OF_FIXTURE.items():
+            if fixture in getattr(item, "fixturenames", ()):
+                item.add_marker(marker)
+
+
+@pytest.fixture(scope="session")
+def golden() -> Callable[[str], dict[str, Tensor]]:
+    """Loads the golden vectors of one case by its name, as tensors by key."""
+    folder = _folder("CCD_GOLDEN", "golden")
+
+    def load(name: str) -> dict[str, Tensor]:
+        with np.load(folder / f"{name}.npz", allow_pickle=False) as arrays:
+            return {key: torch.from_numpy(np.array(arrays[key])) for key in arrays}
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of the real streams."""
+    return _folder("CCD_DATA", "data")
+
+
+def _folder(variable: str, name: str) -> Path:
+    folder = Path(os.environ.get(variable, SHARED / name))
+    if not folder.is_dir():
+        pytest.skip(f"{folder} does not exist; name the folder in {variable}")
+    return folder
