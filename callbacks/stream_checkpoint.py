@@ -9,6 +9,7 @@ from typing_extensions import override
 from ccd_lightning.checkpoint import FOLDER, SUFFIX, checkpoints_in, write_checkpoint
 from ccd_lightning.hooks import StreamCallback
 from ccd_lightning.modules import CollaborativeDistillation
+from ccd_lightning.resume import stream_state
 from ccd_lightning.trainer import StreamTrainer
 from ccd_lightning.types import Stage
 
@@ -32,7 +33,7 @@ class StreamCheckpoint(StreamCallback):
         if trainer.is_global_zero:
             run = Path(trainer.default_root_dir)
             name = f"{trainer.stages_done:05d}-{stage.name}{SUFFIX}"
-            write_checkpoint(run / FOLDER / name, trainer.stream_state(system, trainer.stream))
+            write_checkpoint(run / FOLDER / name, stream_state(trainer, system, trainer.stream))
             self._prune(run)
         trainer.strategy.barrier("stream checkpoint")
 

@@ -14,12 +14,14 @@ from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from typing_extensions import override
 
-from ccd_lightning.checkpoint import find_checkpoint, read_checkpoint, stage_from_state, stage_to_state
-from ccd_lightning.data import ContinualDataModule, check_same_blocks
+from ccd_lightning.checkpoint import find_checkpoint
+from ccd_lightning.data import ContinualDataModule
+from ccd_lightning.export import export_student
 from ccd_lightning.hooks import StreamCallback
 from ccd_lightning.modules import MONITOR, CollaborativeDistillation, Recommender
 from ccd_lightning.plan import StreamPlan
 from ccd_lightning.record import StreamRecord
+from ccd_lightning.resume import restore_stream
 from ccd_lightning.stage_callbacks import BestState, EvaluationClock
 from ccd_lightning.types import Stage, StageKind, StageSettings
 
@@ -190,8 +192,25 @@ class StreamTrainer(Trainer):
                 self._measure(system, stream, role, block)
 
     @override
-    def test(self, model: Any = None, dataloaders: Any = None, ckpt_path: Any = None, verbose: bool = True, datamodule: Any = None, weights_only: bool | None = None) -> Any:  # type: ignore[override]
-        """Measure teacher system and student on every block that the checkpoint has learned."""
+    def test(  # type: ignore[override]
+        self,
+        model: Any = None,
+        dataloaders: Any = None,
+        ckpt_path: str | Path | None = None,
+        verbose: bool = True,
+        datamodule: Any = None,
+        weights_only: bool | None = None,
+    ) -> Any:
+        """Measure teacher system and student on the test split of every block that the checkpoint has learned.
+
+        Args:
+            model: the student and its teachers.
+            dataloaders: only for other modules.
+            ckpt_path: ``last``, a run's folder or a stream checkpoint.
+            verbose: print the metrics.
+            datamodule: the stream.
+            weights_only: only for other modules.
+        """
         if isinstance(model, CollaborativeDistillation) and ckpt_path is not None:
             self._restore(model, self._check(datamodule), ckpt_path)
             datamodule.test_blocks = tuple(range(self._first_block() + 1))
@@ -200,60 +219,61 @@ class StreamTrainer(Trainer):
         return super().test(model, dataloaders, ckpt_path, verbose, datamodule, weights_only)
 
     @override
-    def predict(self, model: Any = None, dataloaders: Any = None, datamodule: Any = None, return_predictions: bool | None = None, ckpt_path: Any = None, weights_only: bool | None = None) -> Any:  # type: ignore[override]
-        """Score all users that the checkpoint's student knows; a callback writes the recommendations."""
+    def predict(  # type: ignore[override]
+        self,
+        model: Any = None,
+        dataloaders: Any = None,
+        datamodule: Any = None,
+        return_predictions: bool | None = None,
+        ckpt_path: str | Path | None = None,
+        weights_only: bool | None = None,
+    ) -> Any:
+        """Score the catalogue for every user whom the checkpoint's student knows; a callback writes the recommendations.
+
+        Args:
+            model: the student and its teachers.
+            dataloaders: only for other modules.
+            datamodule: the stream.
+            return_predictions: only for other modules: score rows of all users would not fit into memory.
+            ckpt_path: ``last``, a run's folder or a stream checkpoint.
+            weights_only: only for other modules.
+        """
         if isinstance(model, CollaborativeDistillation) and ckpt_path is not None:
             self._restore(model, self._check(datamodule), ckpt_path)
             datamodule.predict_users = model.student.backbone.num_users
             ckpt_path, return_predictions = None, False
         return super().predict(model, dataloaders, datamodule, return_predictions, ckpt_path, weights_only)
 
-    def stream_state(self, system: CollaborativeDistillation, stream: ContinualDataModule) -> dict[str, Any]:
-        """Everything that the next stage needs, as tensors and plain values."""
-        assert self.last_stage is not None
-        return {
-            "stage": stage_to_state(self.last_stage),
-            "stages_done": self.stages_done,
-            "system": system.state_dict(),
-            "record": self.record.state_dict(),
-            "fingerprints": [block.fingerprint for block in stream.blocks[: self.last_stage.block + 1]],
-            "callbacks": {callback.state_key: callback.state_dict() for callback in self._stream_callbacks()},
-            "loops": self.fit_loop.state_dict(),
-        }
-
-    def _restore(
-        self, system: CollaborativeDistillation, stream: ContinualDataModule, ckpt_path: str | Path | None
+    def export(
+        self,
+        model: CollaborativeDistillation,
+        datamodule: ContinualDataModule,
+        ckpt_path: str | Path = "last",
+        output: str | None = None,
     ) -> None:
-        if ckpt_path is None:
-            return
-        path = find_checkpoint(ckpt_path, Path(self.default_root_dir))
-        state = read_checkpoint(path)
-        check_same_blocks(state["fingerprints"], stream.stream, stream.source.describe())
-        try:
-            system.load_state_dict(state["system"])
-        except (RuntimeError, KeyError) as error:
-            raise MisconfigurationException(
-                f"{path} was written by another model than the configured one ({str(error).splitlines()[-1].strip()}): pass the"
-                " configuration that stands beside it."
-            ) from error
-        for backbone in [model.backbone for model in (system.student, *system.members())] + [
-            system.proxy(name) for name in system.proxies
-        ]:
-            if backbone.known_block >= 0:
-                backbone.observe(stream.history(backbone.known_block))
-        self.record.load_state_dict(state["record"])
-        self.last_stage = stage_from_state(state["stage"])
-        self.stages_done = state["stages_done"]
-        for callback in self._stream_callbacks():
-            if callback.state_key in state["callbacks"]:
-                callback.load_state_dict(state["callbacks"][callback.state_key])
-        self.fit_loop.load_state_dict(state["loops"])
-        self.fit_loop.restarting = False
+        """Write the checkpoint's student as files that need no ccd-lightning to be used.
 
-    def _stream_callbacks(self) -> list[StreamCallback]:
+        Args:
+            model: the student and its teachers.
+            datamodule: the stream.
+            ckpt_path: ``last``, a run's folder or a stream checkpoint.
+            output: folder to write; ``export`` in the run's folder by default.
+        """
+        self._restore(model, self._check(datamodule), ckpt_path)
+        folder = Path(output) if output else Path(self.default_root_dir) / "export"
+        if self.is_global_zero:
+            export_student(model.student.backbone.eval(), datamodule.stream, folder)
+            print(f"The student is in {folder}.")
+
+    def _restore(self, system: CollaborativeDistillation, stream: ContinualDataModule, ckpt_path: Any) -> None:
+        if ckpt_path is not None:
+            restore_stream(self, system, stream, find_checkpoint(ckpt_path, Path(self.default_root_dir)))
+
+    def stream_callbacks(self) -> list[StreamCallback]:
+        """The callbacks that hear of blocks and stages."""
         return [callback for callback in self.callbacks if isinstance(callback, StreamCallback)]
 
     def _call(self, hook: str, *arguments: Any) -> None:
         with torch.no_grad():
-            for callback in self._stream_callbacks():
+            for callback in self.stream_callbacks():
                 getattr(callback, hook)(self, *arguments)

@@ -59,8 +59,8 @@ class LightGCN(EmbeddingBackbone):
 
     @contextmanager
     def shared(self) -> Iterator[None]:
-        """Propagate once within the context."""
-        self._sharing = True
+        """Propagate once within the context, a training step: what was computed without gradients is out of date after it."""
+        self._sharing, self._frozen = True, None
         try:
             yield
         finally:
@@ -82,6 +82,8 @@ class LightGCN(EmbeddingBackbone):
     def _propagation(self) -> list[Tensor]:
         """Layers 0..L and then their mean, computed once a step or, without gradients, once a state of the parameters."""
         if torch.is_grad_enabled():
+            # A fused optimizer changes parameters without counting up their version.
+            self._frozen = None
             if not self._sharing:
                 return self._propagate()
             if self._shared is None:

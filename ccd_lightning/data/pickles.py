@@ -15,7 +15,17 @@ from ccd_lightning.data.sources import StreamSource
 from ccd_lightning.data.splitting import SPLIT_WORDS
 
 _SCHEMA = ["user", "item", "split"]
-_UNREADABLE = (pickle.UnpicklingError, EOFError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError)
+# What Python's unpickler raises on garbage, by what the garbage happens to spell.
+_UNREADABLE = (
+    pickle.UnpicklingError,
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    TypeError,
+    ValueError,
+)
 
 
 class TaskPickles(StreamSource):
@@ -109,7 +119,7 @@ def _require_declared(rows: pl.DataFrame, task: dict[str, Any], path: Path) -> N
     for name in ("user", "item"):
         key = f"num_base_block_{name}s"
         count = task.get(key)
-        if count is None or not rows[name].dtype.is_integer():
+        if not isinstance(count, int) or not rows[name].dtype.is_integer():
             continue
         unknown = rows.filter(pl.col(name) >= count)
         if not unknown.is_empty():

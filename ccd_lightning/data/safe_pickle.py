@@ -62,6 +62,8 @@ class NumpyInteger(int, metaclass=_Sealed):
 class _PlainUnpickler(pickle.Unpickler):
     _STAND_INS: ClassVar[dict[tuple[str, str], type]] = {
         ("builtins", "list"): _List,
+        # What Python 2 calls it, and with it protocols up to 2.
+        ("__builtin__", "list"): _List,
         ("collections", "defaultdict"): _ListDict,
         ("numpy", "dtype"): _IntegerType,
         ("numpy.core.multiarray", "scalar"): NumpyInteger,

@@ -69,6 +69,8 @@ class SimulatedStream(StreamSource):
         for name, share in (("drift", drift), ("base_fraction", base_fraction), ("block_fraction", block_fraction)):
             if not 0 <= share <= 1:
                 raise ValueError(f"`{name}` is {share}, but must be from 0 to 1. Mend the source's arguments.")
+        if not base_fraction:
+            raise ValueError("`base_fraction` is 0, but block 0 needs interactions. Mend the source's arguments.")
         if interactions > users * items // 4:
             raise ValueError(
                 f"`interactions` is {interactions}, but {users} users and {items} items allow {users * items // 4}"

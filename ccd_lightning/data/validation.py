@@ -78,7 +78,7 @@ def first_row(mask: pl.Series) -> int | None:
 
 def _checked_blocks(values: pl.Series, origin: str) -> pl.Series:
     numbers = values.cast(pl.Float64, strict=False)
-    row = first_row(numbers.is_null() | (numbers != numbers.floor()) | numbers.is_infinite())
+    row = first_row(~(numbers.is_finite() & (numbers == numbers.floor())).fill_null(False))
     if row is not None:
         raise ValueError(
             f"{origin}, column `block`, row {row}: {values[row - 1]!r} is no whole number."

@@ -1,0 +1,75 @@
+"""What a stream checkpoint holds, and how a stream goes on from it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from ccd_lightning.backbones import Backbone
+from ccd_lightning.checkpoint import read_checkpoint, stage_from_state, stage_to_state
+from ccd_lightning.data import ContinualDataModule, check_same_blocks
+from ccd_lightning.modules import PROXIES, CollaborativeDistillation
+
+if TYPE_CHECKING:
+    from ccd_lightning.trainer import StreamTrainer
+
+
+def stream_state(trainer: StreamTrainer, system: CollaborativeDistillation, stream: ContinualDataModule) -> dict[str, Any]:
+    """Everything that the next stage needs, as tensors and plain values."""
+    last = trainer.last_stage
+    if last is None:
+        raise ValueError("No stage of the stream is done yet, so there is nothing to save: call this after a stage.")
+    return {
+        "stage": stage_to_state(last),
+        "stages_done": trainer.stages_done,
+        "system": system.state_dict(),
+        "record": trainer.record.state_dict(),
+        "fingerprints": [block.fingerprint for block in stream.blocks[: last.block + 1]],
+        "callbacks": {callback.state_key: callback.state_dict() for callback in trainer.stream_callbacks()},
+        "loops": trainer.fit_loop.state_dict(),
+    }
+
+
+def restore_stream(
+    trainer: StreamTrainer, system: CollaborativeDistillation, stream: ContinualDataModule, path: Path
+) -> None:
+    """Bring trainer, system and callbacks to where a checkpoint was written.
+
+    Args:
+        trainer: an unused trainer.
+        system: a new system of the same configuration.
+        stream: the data, old blocks unchanged; new ones may have arrived.
+        path: a file of `StreamCheckpoint`.
+
+    Raises:
+        MisconfigurationException: if the checkpoint is of another model.
+        ValueError: if an old block has changed.
+    """
+    state = read_checkpoint(path)
+    check_same_blocks(state["fingerprints"], stream.stream, stream.source.describe())
+    try:
+        system.load_state_dict(state["system"])
+    except (RuntimeError, KeyError) as error:
+        raise MisconfigurationException(
+            f"{path} was written by another model than the configured one ({str(error).splitlines()[-1].strip()}): pass the"
+            " configuration that stands beside it."
+        ) from error
+    for backbone in _backbones(system):
+        if backbone.known_block >= 0:
+            backbone.observe(stream.history(backbone.known_block))
+    trainer.record.load_state_dict(state["record"])
+    trainer.last_stage = stage_from_state(state["stage"])
+    trainer.stages_done = state["stages_done"]
+    for callback in trainer.stream_callbacks():
+        if callback.state_key in state["callbacks"]:
+            callback.load_state_dict(state["callbacks"][callback.state_key])
+    trainer.fit_loop.load_state_dict(state["loops"])
+    # The saved stage is finished: the next one starts at its first epoch.
+    trainer.fit_loop.restarting = False
+
+
+def _backbones(system: CollaborativeDistillation) -> list[Backbone]:
+    models = [model.backbone for model in (system.student, *system.members())]
+    return [*models, *(system.proxy(name) for name in PROXIES)]
