@@ -17,7 +17,8 @@ class StreamPlan:
 
     Args:
         base: training of each teacher on D_0.
-        distillation: Stage 1, the student learns from the teacher system.
+        first_distillation: Stage 1 on D_0, where the student begins.
+        distillation: Stage 1 on later blocks, where the student learns from the updated teacher system.
         student_update: Stage 2, the student learns a new block.
         teacher_update: Stage 3, each teacher learns a new block.
         teacher_every: blocks of one teacher cycle, so that the student can be updated more often than the teachers.
@@ -26,9 +27,10 @@ class StreamPlan:
     base: StageSettings = field(
         default_factory=lambda: StageSettings(learning_rate=2e-3, batch_size=4096, negatives=2, patience=3)
     )
-    distillation: StageSettings = field(
+    first_distillation: StageSettings = field(
         default_factory=lambda: StageSettings(learning_rate=5e-3, batch_size=1024, evaluate_every=0)
     )
+    distillation: StageSettings = field(default_factory=lambda: StageSettings(batch_size=1024, evaluate_every=0))
     student_update: StageSettings = field(default_factory=StageSettings)
     teacher_update: StageSettings = field(default_factory=StageSettings)
     teacher_every: int = 1
@@ -53,7 +55,9 @@ class StreamPlan:
             yield Stage(block, kind, teacher, is_last_of_kind=teacher == num_teachers - 1)
         yield Stage(block, StageKind.DISTILLATION)
 
-    def settings(self, kind: StageKind) -> StageSettings:
-        """How a kind of stage is optimised."""
-        settings: StageSettings = getattr(self, kind.value)
+    def settings(self, stage: Stage) -> StageSettings:
+        """How a stage is optimised."""
+        if stage.kind is StageKind.DISTILLATION and stage.block == 0:
+            return self.first_distillation
+        settings: StageSettings = getattr(self, stage.kind.value)
         return settings

@@ -24,6 +24,7 @@ class StreamRecord:
         self.matrices = {role: {group: PerformanceMatrix() for group in GROUPS} for role in ROLES}
         self.users: dict[str, list[list[dict[str, int]]]] = {role: [] for role in ROLES}
         self.seconds: dict[str, list[float]] = {}
+        self.stages: list[dict[str, Any]] = []
         self.replayed: dict[str, dict[str, int]] = {}
         self.peak_bytes = 0
 
@@ -40,8 +41,10 @@ class StreamRecord:
         """Whether a role was measured after ``block``."""
         return len(self.users[role]) > block
 
-    def add_seconds(self, stage: Stage, seconds: float) -> None:
+    def add_seconds(self, stage: Stage, seconds: float, epochs: int = 0) -> None:
         """Count a stage's time under its kind and block; kinds that a block leaves out have 0 seconds there."""
+        found = {"block": stage.block, "kind": stage.kind.value, "teacher": stage.teacher}
+        self.stages.append({"name": stage.name, **found, "epochs": epochs, "seconds": seconds})
         spent = self.seconds.setdefault(stage.kind.value, [])
         spent.extend([0.0] * (stage.block + 1 - len(spent)))
         spent[stage.block] += seconds
@@ -63,7 +66,7 @@ class StreamRecord:
     def state_dict(self) -> dict[str, Any]:
         """Everything, as plain lists and numbers."""
         matrices = {role: {group: matrix.state_dict() for group, matrix in of.items()} for role, of in self.matrices.items()}
-        names = ("users", "seconds", "replayed", "peak_bytes")
+        names = ("users", "seconds", "stages", "replayed", "peak_bytes")
         return {"matrices": matrices, **{name: getattr(self, name) for name in names}}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -73,6 +76,7 @@ class StreamRecord:
                 self.matrices[role][group].load_state_dict(rows)
         for name in ("users", "seconds", "replayed", "peak_bytes"):
             setattr(self, name, state[name])
+        self.stages = list(state.get("stages", []))
 
 
 def _only_metrics(values: dict[str, float]) -> dict[str, float]:

@@ -141,7 +141,7 @@ class StreamTrainer(Trainer):
 
     def _learn_stage(self, system: CollaborativeDistillation, stream: ContinualDataModule, stage: Stage) -> None:
         started = time.monotonic()
-        settings = self.plan.settings(stage.kind)
+        settings = self.plan.settings(stage)
         system.to(self.strategy.root_device)
         self.stage = stage
         stream.valid_blocks = tuple(range(stage.block + 1)) if settings.monitor_seen else (stage.block,)
@@ -151,7 +151,7 @@ class StreamTrainer(Trainer):
         with self._fresh_loops(learner, settings):
             super().fit(learner, datamodule=stream)
         learner.end_stage()
-        self.record.add_seconds(stage, time.monotonic() - started)
+        self.record.add_seconds(stage, time.monotonic() - started, self.current_epoch - learner.first_epoch)
         if stage.is_last_of_kind:
             for role in MEASURED[stage.kind]:
                 self._measure(system, stream, role, stage.block)

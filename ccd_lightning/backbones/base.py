@@ -18,15 +18,29 @@ NewRows = Literal["neighbours", "one_hop", "random"]
 """How rows of new entities begin: from one-hop and two-hop neighbours, from one-hop neighbours alone, or at random."""
 
 INITIAL_SCALE = 0.01
-"""Standard deviation of new rows drawn at random (LightGCN, He et al., SIGIR 2020, section 4.1.2: 0.1; paper's release: 0.01)."""
+"""Standard deviation of new rows drawn at random (paper's release; He et al., SIGIR 2020, section 4.1.2, take 0.1)."""
+
+
+@contextmanager
+def evaluating(*models: object) -> Iterator[None]:
+    """Evaluation mode within the context for those that are modules; afterwards each part is in the mode it was in."""
+    modules = [model for model in models if isinstance(model, nn.Module)]
+    modes = [(part, part.training) for module in modules for part in module.modules()]
+    for module in modules:
+        module.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training
 
 
 class Backbone(nn.Module, ABC):
     """A recommender that can take in new users and items.
 
-    A subclass registers its tables with :meth:`add_rows` and defines :meth:`loss` and :meth:`scores`; growth, initialisation
-    of new entities, proxies and checkpoints then work without further code. A new backbone knows nobody: it grows from
-    0 users and 0 items.
+    A subclass registers its tables with :meth:`add_rows` and defines :meth:`loss` and :meth:`scores`; growth,
+    initialisation of new entities, proxies and checkpoints then work without further code. A new backbone knows nobody:
+    it grows from 0 users and 0 items.
     """
 
     batch_type: type[RankingBatch] | type[UserBatch] = RankingBatch
@@ -39,7 +53,7 @@ class Backbone(nn.Module, ABC):
         self.known_block = -1
         self._sides: dict[str, Side] = {}
         self._counterparts: dict[str, str] = {}
-        self.register_load_state_dict_pre_hook(_fit_sizes)
+        self.register_load_state_dict_pre_hook(_fit_sizes)  # type: ignore[no-untyped-call]
 
     def add_rows(self, name: str, side: Side, *shape: int, counterpart: str | None = None) -> None:
         """Register a table with one row a user or an item, as the parameter ``name`` of shape ``(0, *shape)``.
@@ -48,8 +62,8 @@ class Backbone(nn.Module, ABC):
             name: attribute name.
             side: whether rows are users or items.
             shape: shape of a row.
-            counterpart: table of the other side in the same space, if there is one; the mean of its rows over a new entity's
-                interactions is the one-hop half of the new entity's first row.
+            counterpart: table of the other side in the same space, if there is one; the mean of its rows over a new
+                entity's interactions is the one-hop half of the new entity's first row.
         """
         self.register_parameter(name, nn.Parameter(torch.empty(0, *shape)))
         self._sides[name] = side
@@ -58,7 +72,7 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def loss(self, batch: Any) -> Tensor:
-        """The model's own loss on a batch of :attr:`batch_type`, this process's part of the sum or mean, a scalar."""
+        """The model's own loss on a batch of :attr:`batch_type`, a scalar: the process's part of a sum or mean."""
 
     @abstractmethod
     def scores(self, users: Tensor) -> Tensor:
@@ -82,7 +96,7 @@ class Backbone(nn.Module, ABC):
         return self.scores(present)[rows, items]
 
     def embeddings(self, propagated: bool = True) -> tuple[Tensor, Tensor] | None:
-        """User ``(U, d)`` and item ``(I, d)`` embeddings whose products are the scores, ``None`` for models without them.
+        """User ``(U, d)`` and item ``(I, d)`` embeddings whose products are the scores; ``None`` if there are none.
 
         Args:
             propagated: final embeddings of a graph model; its own rows (layer 0) if false.
@@ -90,7 +104,7 @@ class Backbone(nn.Module, ABC):
         return None
 
     def layers(self) -> list[tuple[Tensor, Tensor]]:
-        """User and item embeddings of each layer, for distillation layer by layer; empty for models without embeddings."""
+        """User and item embeddings of each layer, for distillation by layers; empty for models without embeddings."""
         found = self.embeddings()
         return [] if found is None else [found]
 
@@ -115,8 +129,8 @@ class Backbone(nn.Module, ABC):
         """
         if num_users < self.num_users or num_items < self.num_items:
             raise ValueError(
-                f"The model knows {self.num_users} users and {self.num_items} items and cannot shrink to {num_users} users"
-                f" and {num_items} items: pass the data that it was trained on, or start with a new model."
+                f"The model knows {self.num_users} users and {self.num_items} items and cannot shrink to {num_users}"
+                f" users and {num_items} items: pass the data that it was trained on, or start with a new model."
             )
         for name, side in self._sides.items():
             old: nn.Parameter = getattr(self, name)
@@ -243,19 +257,17 @@ class EmbeddingBackbone(Backbone):
     def scores(self, users: Tensor) -> Tensor:
         """Inner products with all the items, float ``(B, I)``."""
         user, item = self.embeddings()
-        return user[users] @ item.T
+        return F.gather_rows(user, users) @ item.T
 
     def pair_scores(self, users: Tensor, items: Tensor) -> Tensor:
         """Inner products of single pairs, float ``(B,)``."""
         user, item = self.embeddings()
-        return (user[users] * item[items]).sum(-1)
+        return (F.gather_rows(user, users) * F.gather_rows(item, items)).sum(-1)
 
     def loss(self, batch: RankingBatch) -> Tensor:
         """Bayesian personalised ranking (Rendle et al., UAI 2009), summed over the batch."""
         user, item = self.embeddings()
-        anchor = user[batch.users]
-        positive = (anchor * item[batch.positives]).sum(-1)
-        negative = (anchor.unsqueeze(1) * item[batch.negatives]).sum(-1)
+        anchor = F.gather_rows(user, batch.users)
+        positive = (anchor * F.gather_rows(item, batch.positives)).sum(-1)
+        negative = (anchor.unsqueeze(1) * F.gather_rows(item, batch.negatives)).sum(-1)
         return F.bpr_loss(positive, negative)
-
-

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -16,15 +16,30 @@ from ccd_lightning.data.history import History
 GraphMode = Literal["block", "cumulative", "fold"]
 
 
+class _Graph:
+    """A normalised adjacency that copies of a model share: it never changes, a new block brings a new one."""
+
+    def __init__(self, adjacency: Tensor) -> None:
+        self.adjacency = adjacency
+
+    def __deepcopy__(self, memo: dict[int, object]) -> _Graph:
+        return self
+
+    def on(self, device: torch.device) -> Tensor:
+        if self.adjacency.device != device:
+            self.adjacency = self.adjacency.to(device)
+        return self.adjacency
+
+
 class LightGCN(EmbeddingBackbone):
     """LightGCN (He et al., SIGIR 2020): final embeddings are the mean of layers 0..L, the loss is BPR.
 
     Args:
         dim: dimensions of an embedding.
         num_layers: L, propagations over the graph.
-        graph: whose train edges make the graph: ``block`` takes those of the present block only (the paper's release), which
-            makes a trained model forget at once; ``cumulative`` those of all the blocks so far; ``fold`` those of the present
-            block, over the final embeddings of the old graph as new layer 0.
+        graph: whose train edges make the graph: ``block`` takes those of the present block only (the paper's release),
+            which makes a trained model forget at once; ``cumulative`` those of all the blocks so far; ``fold`` those of
+            the present block, over the final embeddings of the old graph as new layer 0.
     """
 
     def __init__(self, dim: int = 64, num_layers: int = 2, graph: GraphMode = "cumulative") -> None:
@@ -33,14 +48,14 @@ class LightGCN(EmbeddingBackbone):
             raise ValueError(f"`num_layers` is {num_layers}, but must be 0 or more: pass the number of propagations.")
         self.num_layers = num_layers
         self.graph = graph
-        self._adjacency: Tensor | None = None
+        self._graph: _Graph | None = None
         self._shared: list[Tensor] | None = None
         self._sharing = False
         self._frozen: tuple[tuple[int, ...], list[Tensor]] | None = None
 
     def before_growth(self, history: History) -> None:
         """Fold the old graph into layer 0, where that is asked."""
-        if self.graph == "fold" and self._adjacency is not None:
+        if self.graph == "fold" and self._graph is not None:
             with torch.no_grad():
                 user, item = self.embeddings()
                 self.user_embedding.copy_(user)
@@ -49,22 +64,23 @@ class LightGCN(EmbeddingBackbone):
     def reset(self, generator: torch.Generator) -> None:
         """Forget everything, the graph too."""
         super().reset(generator)
-        self._adjacency = None
+        self._graph, self._frozen = None, None
 
     def observe(self, history: History) -> None:
         """Build the graph over the users and items known after the present block."""
         edges = history.train("cumulative" if self.graph == "cumulative" else "block")
-        self._adjacency = F.normalised_adjacency(edges.users, edges.items, history.block.num_users, history.block.num_items)
+        sizes = (history.block.num_users, history.block.num_items)
+        self._graph = _Graph(F.normalised_adjacency(edges.users, edges.items, *sizes))
         self._frozen = None
 
     @contextmanager
     def shared(self) -> Iterator[None]:
-        """Propagate once within the context, a training step: what was computed without gradients is out of date after it."""
+        """Propagate once within the context, a training step: what was computed without gradients is outdated by it."""
         self._sharing, self._frozen = True, None
         try:
             yield
         finally:
-            self._sharing, self._shared = False, None
+            self._sharing, self._shared, self._frozen = False, None, None
 
     def embeddings(self, propagated: bool = True) -> tuple[Tensor, Tensor]:
         """Final embeddings, or layer 0 if not ``propagated``: users ``(U, d)``, items ``(I, d)``."""
@@ -76,11 +92,15 @@ class LightGCN(EmbeddingBackbone):
         """Embeddings of layers 0..L."""
         return [self._split(layer) for layer in self._propagation()[:-1]]
 
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy computes its own propagation."""
+        return {**self.__dict__, "_frozen": None, "_shared": None}
+
     def _split(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         return rows[: self.num_users], rows[self.num_users :]
 
     def _propagation(self) -> list[Tensor]:
-        """Layers 0..L and then their mean, computed once a step or, without gradients, once a state of the parameters."""
+        """Layers 0..L, then their mean, computed once a step or, without gradients, once a state of the parameters."""
         if torch.is_grad_enabled():
             # A fused optimizer changes parameters without counting up their version.
             self._frozen = None
@@ -97,9 +117,7 @@ class LightGCN(EmbeddingBackbone):
 
     def _propagate(self) -> list[Tensor]:
         start = torch.cat([self.user_embedding, self.item_embedding])
-        if self._adjacency is None:
+        if self._graph is None:
             return [start, start]
-        if self._adjacency.device != start.device:
-            self._adjacency = self._adjacency.to(start.device)
-        layers = F.lightgcn_layers(self._adjacency, start, self.num_layers)
+        layers = F.lightgcn_layers(self._graph.on(start.device), start, self.num_layers)
         return [*layers, torch.stack(layers).mean(0)]

@@ -9,15 +9,16 @@ from ccd_lightning import functional as F  # noqa: N812
 from ccd_lightning.backbones.base import Backbone
 from ccd_lightning.data.history import History, Span
 from ccd_lightning.data.pairs import PairSet
-from ccd_lightning.seeding import seeded_generator
+from ccd_lightning.seeding import keyed_normal
 from ccd_lightning.types import Interactions, Side, UserBatch
 
 
 class MultVAE(Backbone):
     """Mult-VAE (Liang et al., WWW 2018): encoder -> (mean, log-std) -> decoder -> softmax over the items.
 
-    The noise is standard normal, drawn in training alone; the reconstruction target is the 0/1 row. The weight of the KL term
-    rises to ``max_anneal`` over ``anneal_steps`` steps.
+    The noise is standard normal, drawn in training alone from (seed, step, user), so that it does not depend on how a
+    batch is dealt out to processes; the reconstruction target is the 0/1 row. The weight of the KL term rises to
+    ``max_anneal`` over ``anneal_steps`` steps.
 
     Args:
         dim: dimensions of the latent space and of the hidden layer.
@@ -70,10 +71,12 @@ class MultVAE(Backbone):
         """Multinomial reconstruction plus annealed KL, mean over the rows of the global batch."""
         rows, items, values = self.input_rows(batch.users)
         mean, log_std = self.encode(rows, items, values, batch.users.numel())
-        self.steps += 1
-        generator = seeded_generator(self.seed, "vae noise", int(self.steps))
-        noise = torch.randn(mean.shape, generator=generator).to(mean)
-        logits = self.decode(mean + noise * log_std.exp())
+        latent = mean
+        if self.training:
+            self.steps += 1
+            noise = keyed_normal(batch.users, self.dim, self.seed, "vae noise", int(self.steps))
+            latent = mean + noise * log_std.exp()
+        logits = self.decode(latent)
         log_norm = logits.logsumexp(-1)
         reconstruction = -(values * (logits[rows, items] - log_norm[rows])).sum()
         weight = F.annealed_weight(int(self.steps), self.anneal_steps, self.max_anneal)

@@ -88,9 +88,7 @@ class _BlockAnswers:
         truth = torch.full((present.numel(), int(counts.max()) if counts.numel() else 0), -1)
         truth[rows, slots] = items
         new = present >= self.block.num_old_users
-        return BlockTargets(
-            self.block.index, positions, truth, *self.masked.of(present), new, self.block.num_old_items
-        )
+        return BlockTargets(self.block.index, positions, truth, *self.masked.of(present), new, self.block.num_old_items)
 
 
 def _splits(block: Block) -> list[tuple[Split, Interactions]]:
@@ -100,7 +98,8 @@ def _splits(block: Block) -> list[tuple[Split, Interactions]]:
 class EvaluationLoader:
     """Batches of users with what each block asks of them (full ranking; nobody is asked twice).
 
-    On block D_j a valid ranking leaves out the user's train and test items of D_j, a test ranking those of train and valid.
+    On block D_j a valid ranking leaves out the user's train and test items of D_j, a test ranking those of train and
+    valid. Every process gets the same number of batches, the last of which may be empty.
 
     Args:
         blocks: the blocks that ask.
@@ -115,16 +114,16 @@ class EvaluationLoader:
         self.batch_size = batch_size
 
     def __len__(self) -> int:
-        return len(list(own_chunks(len(self.users), self.batch_size)))
+        return len(_equal_shares(len(self.users), self.batch_size))
 
     def __iter__(self) -> Iterator[EvaluationBatch]:
-        for rows in own_chunks(len(self.users), self.batch_size):
+        for rows in _equal_shares(len(self.users), self.batch_size):
             users = self.users[rows]
             yield EvaluationBatch(users, [answers.targets(users) for answers in self.answers])
 
 
 class UserLoader:
-    """Plain batches of user ids, each user once.
+    """Plain batches of user ids, each user once; every process gets the same number of them, the last may be empty.
 
     Args:
         num_users: users 0, ..., num_users - 1.
@@ -135,8 +134,17 @@ class UserLoader:
         self.num_users, self.batch_size = num_users, batch_size
 
     def __len__(self) -> int:
-        return len(list(own_chunks(self.num_users, self.batch_size)))
+        return len(_equal_shares(self.num_users, self.batch_size))
 
     def __iter__(self) -> Iterator[Tensor]:
-        for rows in own_chunks(self.num_users, self.batch_size):
+        for rows in _equal_shares(self.num_users, self.batch_size):
             yield torch.arange(rows.start, rows.stop)
+
+
+def _equal_shares(count: int, size: int) -> list[slice]:
+    """This process's slices of ``range(count)``, at least one, and as many as every other process has."""
+    size = min(size, max(1, math.ceil(count / world_size())))
+    mine = list(own_chunks(count, size))
+    share = max(1, math.ceil(math.ceil(count / size) / world_size()))
+    # Lightning skips or refuses a loop that has no batch, and then the other processes would wait for this one.
+    return mine + [slice(0, 0)] * (share - len(mine))

@@ -16,9 +16,14 @@ class PairSet:
         columns: int64 ``(n,)``.
         num_rows: rows of the set, more than any of ``rows``.
         num_columns: columns of the set, more than any of ``columns``.
+
+    Raises:
+        ValueError: if a pair lies outside the set's shape.
     """
 
     def __init__(self, rows: Tensor, columns: Tensor, num_rows: int, num_columns: int) -> None:
+        _check_ids("row", rows, num_rows)
+        _check_ids("column", columns, num_columns)
         keys = torch.unique(rows * num_columns + columns)
         self.num_rows, self.num_columns = num_rows, num_columns
         self.columns = keys % num_columns if num_columns else keys
@@ -40,7 +45,7 @@ class PairSet:
     @property
     def size(self) -> int:
         """Number of pairs."""
-        return self.columns.numel()
+        return int(self.columns.numel())
 
     @property
     def counts(self) -> Tensor:
@@ -64,10 +69,7 @@ class PairSet:
         >>> PairSet(torch.tensor([0, 2, 2]), torch.tensor([1, 0, 1]), 3, 2).of(torch.tensor([2, 0]))
         (tensor([0, 0, 1]), tensor([0, 1, 1]))
         """
-        known = rows < self.num_rows
-        inside = torch.where(known, rows, 0)
-        starts = self.offsets[inside]
-        counts = torch.where(known, self.offsets[inside + 1] - starts, 0) if self.num_rows else torch.zeros_like(rows)
+        starts, counts = self._spans(rows)
         positions = torch.repeat_interleave(torch.arange(rows.numel(), device=rows.device), counts)
         before = counts.cumsum(0) - counts
         index = torch.arange(positions.numel(), device=rows.device) - before[positions] + starts[positions]
@@ -79,7 +81,8 @@ class PairSet:
             return torch.zeros_like(rows, dtype=torch.bool)
         keys = rows * self.num_columns + columns
         at = torch.searchsorted(self._keys, keys).clamp_max(self.size - 1)
-        return (self._keys[at] == keys) & (columns < self.num_columns)
+        found: Tensor = (self._keys[at] == keys) & (columns >= 0) & (columns < self.num_columns)
+        return found
 
     def union(self, *others: PairSet) -> PairSet:
         """The pairs of all the sets; the largest shape wins."""
@@ -107,11 +110,11 @@ class PairSet:
     def draw_outside(self, rows: Tensor, number: int, generator: torch.Generator) -> Tensor:
         """Draw columns uniformly from those that do not stand in the set beside their row, with replacement.
 
-        The r-th free column of a row is r plus the number of taken columns f_j (ascending) with f_j - j <= r, so one binary
-        search answers without any rejection. A row that has taken every column draws from all of them.
+        The r-th free column of a row is r plus the number of taken columns f_j (ascending) with f_j - j <= r, so one
+        binary search answers without any rejection. A row that has taken every column draws from all of them.
 
         Args:
-            rows: int64 ``(B,)``, each below ``num_rows``.
+            rows: int64 ``(B,)``; rows beyond the set have taken none.
             number: draws a row, N.
             generator: CPU generator.
 
@@ -121,7 +124,7 @@ class PairSet:
         if self._gap_keys is None:
             order = torch.arange(self.size, device=self.columns.device) - self.offsets[self.rows]
             self._gap_keys = self.rows * (self.num_columns + 1) + self.columns - order
-        starts, taken = self.offsets[rows], self.offsets[rows + 1] - self.offsets[rows]
+        starts, taken = self._spans(rows)
         full = taken >= self.num_columns
         free = torch.where(full, self.num_columns, self.num_columns - taken)
         uniform = torch.rand(rows.numel(), number, generator=generator, dtype=torch.float64).to(rows.device)
@@ -129,3 +132,16 @@ class PairSet:
         keys = (rows * (self.num_columns + 1))[:, None] + draw
         smaller = torch.searchsorted(self._gap_keys, keys, right=True) - starts[:, None]
         return torch.where(full[:, None], draw, draw + smaller)
+
+    def _spans(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """First place and number of each row's pairs, int64 ``(B,)`` both; rows beyond the set begin where it ends."""
+        starts = self.offsets[rows.clamp_max(self.num_rows)]
+        return starts, self.offsets[(rows + 1).clamp_max(self.num_rows)] - starts
+
+
+def _check_ids(kind: str, ids: Tensor, count: int) -> None:
+    if ids.numel() and (int(ids.min()) < 0 or int(ids.max()) >= count):
+        raise ValueError(
+            f"Found {kind}s from {int(ids.min())} to {int(ids.max())} in a set of {count} {kind}s: leave padding out,"
+            f" and size the set by all the {kind}s there are."
+        )

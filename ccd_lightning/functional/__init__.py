@@ -28,9 +28,17 @@ from ccd_lightning.functional.graph_distillation import (
     cluster_loss,
     importance_weights,
     neighbour_distillation,
+    raw_importance,
 )
 from ccd_lightning.functional.initialization import init_new_rows
-from ccd_lightning.functional.losses import annealed_weight, bpr_loss, gaussian_kl, multinomial_loss, soft_label_loss
+from ccd_lightning.functional.losses import (
+    annealed_weight,
+    bpr_loss,
+    gather_rows,
+    gaussian_kl,
+    multinomial_loss,
+    soft_label_loss,
+)
 from ccd_lightning.functional.ranking import (
     count_higher,
     fuse_ranks,
@@ -54,6 +62,7 @@ __all__ = [
     "forgetting",
     "forward_transfer",
     "fuse_ranks",
+    "gather_rows",
     "gaussian_kl",
     "h_mean",
     "hit_rate",
@@ -71,6 +80,7 @@ __all__ = [
     "order_items",
     "rank_items",
     "ranks_of",
+    "raw_importance",
     "recall",
     "relaxed_ranking_loss",
     "relaxed_ranking_loss_from_rest",

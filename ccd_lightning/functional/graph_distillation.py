@@ -106,5 +106,24 @@ def importance_weights(state: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Te
     >>> importance_weights(torch.rand(2, 3), torch.zeros(4, 3), torch.zeros(4), torch.zeros(1, 4), torch.zeros(1))
     tensor([1., 1.])
     """
-    raw = nnf.softplus(nnf.linear(nnf.linear(state, w1, b1).relu(), w2, b2)).squeeze(-1)
+    raw = raw_importance(state, w1, b1, w2, b2)
     return raw / (raw.sum() + _EPSILON) * raw.shape[0]
+
+
+def raw_importance(state: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) -> Tensor:
+    """Imitation weights before they are scaled (PIW, AAAI 2023), ``softplus(w2 relu(w1 state + b1) + b2)``.
+
+    Args:
+        state: change of each user's cluster membership, float ``(B, C)``.
+        w1: float ``(H, C)``.
+        b1: float ``(H,)``.
+        w2: float ``(1, H)``.
+        b2: float ``(1,)``.
+
+    Returns:
+        Float ``(B,)``, not negative.
+
+    >>> raw_importance(torch.rand(2, 3), torch.zeros(4, 3), torch.zeros(4), torch.zeros(1, 4), torch.zeros(1))
+    tensor([0.6931, 0.6931])
+    """
+    return nnf.softplus(nnf.linear(nnf.linear(state, w1, b1).relu(), w2, b2)).squeeze(-1)

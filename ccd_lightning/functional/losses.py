@@ -101,3 +101,20 @@ def annealed_weight(step: int, total: int, maximum: float) -> float:
             f"Found total={total}, expected a positive number of steps. For a constant weight, use the maximum itself."
         )
     return min(maximum, step / total)
+
+
+def gather_rows(table: Tensor, ids: Tensor) -> Tensor:
+    """Rows of a table; ``table[ids]`` with a gradient that is many times faster on a CPU.
+
+    Args:
+        table: float ``(N, D)``.
+        ids: int64, of any shape.
+
+    Returns:
+        Float ``(*ids.shape, D)``.
+
+    >>> gather_rows(torch.tensor([[1.0], [2.0]]), torch.tensor([[1, 1], [0, 1]])).squeeze(-1)
+    tensor([[2., 2.],
+            [1., 2.]])
+    """
+    return table.index_select(0, ids.reshape(-1)).view(*ids.shape, table.shape[-1])

@@ -37,11 +37,15 @@ class PerformanceMatrix:
             ValueError: if the row does not fit below the rows so far.
         """
         if len(values) != block + 1:
-            raise ValueError(f"Row {block} of a performance matrix needs {block + 1} entries, but got {len(values)}: one a block.")
+            raise ValueError(
+                f"Row {block} of a performance matrix needs {block + 1} entries, but got {len(values)}: one a block."
+            )
         for name in values[0]:
             rows = self.rows.setdefault(name, [])
             if len(rows) < block:
-                raise ValueError(f"Row {block} was given, but only {len(rows)} rows stand: measure the blocks in order.")
+                raise ValueError(
+                    f"Row {block} was given, but only {len(rows)} rows stand: measure the blocks in order."
+                )
             rows[block:] = [[float(value[name]) for value in values]]
             self.ahead.setdefault(name, [])[block:] = [None if ahead is None else float(ahead[name])]
 

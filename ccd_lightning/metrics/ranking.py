@@ -14,8 +14,8 @@ from ccd_lightning import functional as F  # noqa: N812
 class RankingMetrics(Metric):
     """Recall@K, NDCG@K and HitRate@K as means over users, from ranked lists that are free of masked items.
 
-    States are sums in float64 and counts, so batches and processes may be split in any way. Users without ground truth must be
-    left out; users whom the model does not know enter as 0 through :meth:`update_unknown`.
+    States are sums in float64 and counts, so batches and processes may be split in any way. Users without ground truth
+    must be left out; users whom the model does not know enter as 0 through their number alone.
 
     Args:
         ks: cut-offs K.
@@ -33,7 +33,9 @@ class RankingMetrics(Metric):
     def __init__(self, ks: Sequence[int] = (20, 50, 100)) -> None:
         super().__init__()
         if not ks or min(ks) < 1:
-            raise ValueError(f"`ks` is {list(ks)}, but cut-offs are positive and at least one is needed, such as [20, 50, 100].")
+            raise ValueError(
+                f"`ks` is {list(ks)}, but cut-offs are positive and at least one is needed, such as [20, 50, 100]."
+            )
         self.ks = tuple(ks)
         self.sums: Tensor
         self.users: Tensor
@@ -42,26 +44,25 @@ class RankingMetrics(Metric):
         self.add_state("users", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
         self.add_state("unknown_users", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
 
-    def update(self, ranked: Tensor, truth: Tensor) -> None:
+    def update(self, ranked: Tensor, truth: Tensor, unknown: int = 0) -> None:
         """Add users.
 
         Args:
             ranked: item ids, best first, int64 ``(B, >= max K)``; -1 where a ranking ends.
             truth: ground-truth items, int64 ``(B, G)``, padded with -1, at least one a row.
+            unknown: further users with ground truth, whom the model does not know: each counts as 0.
         """
         for column, k in enumerate(self.ks):
             for row, formula in enumerate((F.recall, F.ndcg, F.hit_rate)):
                 self.sums[row, column] += formula(ranked, truth, k).sum()
-        self.users += ranked.shape[0]
-
-    def update_unknown(self, count: int) -> None:
-        """Add users with ground truth whom the model does not know: each counts as 0."""
-        self.users += count
-        self.unknown_users += count
+        self.users += ranked.shape[0] + unknown
+        self.unknown_users += unknown
 
     def compute(self) -> dict[str, Tensor]:
         """Means over all the users so far (0 without any), and the counts ``users`` and ``unknown_users``."""
         means = self.sums / self.users.clamp_min(1)
         names = ("recall", "ndcg", "hit_rate")
-        values = {f"{name}@{k}": means[row, column] for column, k in enumerate(self.ks) for row, name in enumerate(names)}
+        values = {
+            f"{name}@{k}": means[row, column] for column, k in enumerate(self.ks) for row, name in enumerate(names)
+        }
         return {**values, "users": self.users.clone(), "unknown_users": self.unknown_users.clone()}

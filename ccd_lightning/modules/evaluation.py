@@ -11,7 +11,7 @@ from ccd_lightning.metrics import RankingMetrics
 from ccd_lightning.types import BlockTargets
 
 GROUPS = ("all", "new_users", "new_items")
-"""Whose recommendations are measured: everybody's, those of the block's new users, those that hit the block's new items."""
+"""Whose recommendations are measured: everybody's, those of the block's new users, hits of the block's new items."""
 
 
 def rank_block(scores: Tensor, targets: BlockTargets, depth: int) -> tuple[Tensor, Tensor]:
@@ -56,20 +56,20 @@ class BlockMetrics(nn.Module):
         """
         known = targets.positions < num_known
         ranked, truth = rank_block(scores, _known_rows(targets, known), self.depth)
-        self._group("all").update(ranked, truth)
         new = targets.new_users
-        self._group("new_users").update(ranked[new[known]], truth[new[known]])
         new_truth = targets.truth.masked_fill(targets.truth < targets.first_new_item, -1)
         asks_new = (new_truth >= 0).any(-1)
-        self._group("new_items").update(ranked[asks_new[known]], new_truth[known & asks_new])
-        for group, asked in (("all", torch.ones_like(new)), ("new_users", new), ("new_items", asks_new)):
-            self._group(group).update_unknown(int((asked & ~known).sum()))
+        for group, asked, wanted in (
+            ("all", torch.ones_like(new), truth),
+            ("new_users", new, truth),
+            ("new_items", asks_new, new_truth[known]),
+        ):
+            present = asked[known]
+            self._group(group).update(ranked[present], wanted[present], int((asked & ~known).sum()))
 
     def compute(self) -> dict[str, dict[str, float]]:
         """For each group the metrics over all processes, with the counts of users and of unknown users."""
-        return {
-            group: {name: float(value) for name, value in self._group(group).compute().items()} for group in GROUPS
-        }
+        return {group: {name: float(value) for name, value in self._group(group).compute().items()} for group in GROUPS}
 
     def _group(self, name: str) -> RankingMetrics:
         metric = self.groups[name]

@@ -2,16 +2,40 @@
 
 from __future__ import annotations
 
+from typing_extensions import override
+
+from ccd_lightning.backbones import Backbone, NewRows
+from ccd_lightning.data.history import History
 from ccd_lightning.modules.base import Recommender
+from ccd_lightning.seeding import seeded_generator
+from ccd_lightning.types import Stage, StageSettings
 
 
 class Student(Recommender):
-    """The student: distilled from the teacher system, then kept fresh on the stream."""
+    """The student: distilled from the teacher system, then kept fresh on the stream.
+
+    Args:
+        backbone: the model.
+        new_rows: how rows of new users and items begin.
+        new_rows_topk: two-hop neighbours of a new entity.
+    """
+
+    def __init__(self, backbone: Backbone, new_rows: NewRows = "neighbours", new_rows_topk: int = 20) -> None:
+        super().__init__(backbone, new_rows, new_rows_topk)
+        self._afresh = False
 
     def start_afresh(self, block: int) -> None:
-        """Forget everything before the distillation of a block (the paper's Stage 1 begins with a new student).
+        """Forget everything when the next stage begins (the paper's Stage 1 begins with a new student).
 
         Args:
-            block: index of the block, which the new beginning is seeded with.
+            block: index of the block that the stage learns.
         """
-        self.backbone.reset(self.generator("fresh student", block))
+        self._afresh = True
+
+    @override
+    def begin_stage(self, stage: Stage, settings: StageSettings, history: History, seed: int, first_epoch: int) -> None:
+        if self._afresh:
+            # Only now the run's seed is known, after a resumption too.
+            self.backbone.reset(seeded_generator(seed, self.role, stage.name, "fresh student"))
+            self._afresh = False
+        super().begin_stage(stage, settings, history, seed, first_epoch)

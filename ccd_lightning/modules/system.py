@@ -122,8 +122,7 @@ class CollaborativeDistillation(LightningModule):
     def test_results(self) -> dict[str, dict[int, dict[str, dict[str, float]]]]:
         """The last test's metrics over all processes: role -> block -> group -> metric."""
         return {
-            role: {block: metric.compute() for block, metric in blocks.items()}
-            for role, blocks in self._tested.items()
+            role: {block: metric.compute() for block, metric in blocks.items()} for role, blocks in self._tested.items()
         }
 
     @override

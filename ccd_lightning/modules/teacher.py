@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ccd_lightning import functional as F  # noqa: N812
-from ccd_lightning.backbones import Backbone, EmbeddingBackbone, NewRows
+from ccd_lightning.backbones import Backbone, EmbeddingBackbone, NewRows, evaluating
 from ccd_lightning.modules.base import Recommender
 from ccd_lightning.objectives import PersonalWeights
 
@@ -20,8 +20,8 @@ class Teacher(Recommender):
         backbone: the model.
         new_rows: how rows of new users and items begin.
         new_rows_topk: two-hop neighbours of a new entity.
-        clusters: item clusters of the personal imitation weights, parameters that outlive the stages; 0 leaves PIW out. Only
-            embedding models can have them.
+        clusters: item clusters of the personal imitation weights, parameters that outlive the stages; 0 leaves PIW out.
+            Only embedding models can have them.
     """
 
     def __init__(
@@ -32,7 +32,8 @@ class Teacher(Recommender):
         if clusters:
             if not isinstance(backbone, EmbeddingBackbone):
                 raise ValueError(
-                    f"`clusters` is {clusters}, but {type(backbone).__name__} has no embeddings to cluster: leave it at 0."
+                    f"`clusters` is {clusters}, but {type(backbone).__name__} has no embeddings to cluster: leave it"
+                    " at 0."
                 )
             self.personal = PersonalWeights(backbone.dim, clusters).requires_grad_(False)
 
@@ -63,4 +64,5 @@ class TeacherSystem:
     @torch.no_grad()
     def scores(self, users: Tensor) -> Tensor:
         """Fused scores of all known items, float ``(B, I)``."""
-        return F.fuse_ranks([member.scores(users)[:, : self.num_items] for member in self.members], self.power)
+        with evaluating(*self.members):
+            return F.fuse_ranks([member.scores(users)[:, : self.num_items] for member in self.members], self.power)

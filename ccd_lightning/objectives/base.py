@@ -68,6 +68,8 @@ def per_block(value: float | Sequence[float], block: int) -> float:
     """
     if isinstance(value, Sequence):
         if not value:
-            raise ValueError("A setting by block is an empty list, but needs one value a block: give at least one number.")
+            raise ValueError(
+                "A setting by block is an empty list, but needs one value a block: give at least one number."
+            )
         return value[min(max(block - 1, 0), len(value) - 1)]
     return value

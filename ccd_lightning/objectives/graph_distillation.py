@@ -48,7 +48,9 @@ class OldKnowledge:
         """
         final = backbone.embeddings()
         if final is None:
-            raise ValueError(f"{type(backbone).__name__} has no embeddings to distil: leave graph distillation out for it.")
+            raise ValueError(
+                f"{type(backbone).__name__} has no embeddings to distil: leave graph distillation out for it."
+            )
         layers = [(user.clone(), item.clone()) for user, item in backbone.layers()]
         ratings = history.observed("block")
         matrix = torch.sparse_coo_tensor(
@@ -144,7 +146,10 @@ class GraphDistillation(Objective):
             setattr(self, name, getattr(self, name).to(device))
         old = self.old
         self.old = replace(
-            old, ratings=old.ratings.to(device), user_graph=old.user_graph.to(device), item_graph=old.item_graph.to(device)
+            old,
+            ratings=old.ratings.to(device),
+            user_graph=old.user_graph.to(device),
+            item_graph=old.item_graph.to(device),
         )
         if self.personal is not None:
             self.personal.requires_grad_(True).begin(self.old.final[1], self._generator)
@@ -159,7 +164,7 @@ class GraphDistillation(Objective):
         users = batch.users[torch.isin(batch.users, self._active_users)]
         items = batch.positives[torch.isin(batch.positives, self._active_items)]
         final = cast(tuple[Tensor, Tensor], backbone.embeddings())
-        weights = self._personal_weights(self.old.final[0][users], final[0][users])
+        weights = self._personal_weights(F.gather_rows(self.old.final[0], users), F.gather_rows(final[0], users))
         user_pool, item_pool = self._pool(self._active_users), self._pool(self._active_items)
         total = final[0].new_zeros(())
         layers = backbone.layers()
@@ -171,7 +176,10 @@ class GraphDistillation(Objective):
                 (old_item, item, item_pool, self.old.item_graph, items, None),
             ):
                 values = F.neighbour_distillation(
-                    target[rows], neighbours[pool], _adjacency(pairs, rows, pool), self.temperature
+                    F.gather_rows(target, rows),
+                    F.gather_rows(neighbours, pool),
+                    _adjacency(pairs, rows, pool),
+                    self.temperature,
                 )
                 total = total - (values if row_weights is None else values * row_weights).sum() / _global_count(rows)
         total = self.scale * total / len(layers)

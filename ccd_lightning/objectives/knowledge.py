@@ -8,6 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from ccd_lightning.backbones import evaluating
 from ccd_lightning.data.pairs import PairSet
 from ccd_lightning.distributed import gather_tables, own_chunks, share_rows
 
@@ -109,7 +110,8 @@ def top_lists(scorer: Scorer, number: int, observed: PairSet, device: torch.devi
 
 def _masked_scores(scorer: Scorer, rows: slice, observed: PairSet) -> Tensor:
     users = torch.arange(rows.start, rows.stop, device=observed.columns.device)
-    scores = scorer.scores(users).float().nan_to_num(nan=-torch.inf)
+    with evaluating(scorer):
+        scores = scorer.scores(users).float().nan_to_num(nan=-torch.inf)
     positions, items = observed.of(users)
     known = items < scorer.num_items
     return scores.index_put((positions[known], items[known]), scores.new_tensor(-torch.inf))

@@ -19,17 +19,20 @@ class RankingDistillation(Objective):
     """Relaxed ranking distillation (DE-RRD, Kang et al., CIKM 2020) of one side's ranking lists.
 
     For an entity with the interesting list pi_1, ..., pi_K (best first) the loss is
-    sum_n [log(sum_{m >= n} exp s(pi_m) + sum_{uninteresting} exp s) - s(pi_n)], scores capped at 10. The sum over the uninteresting
-    ones is exact by default: one product with the whole catalogue; with ``sample``, it is estimated without bias.
+    sum_n [log(sum_{m >= n} exp s(pi_m) + sum_{uninteresting} exp s) - s(pi_n)], scores capped at 10. The sum over the
+    uninteresting ones is exact by default: one product with the whole catalogue; with ``sample``, it is estimated without
+    bias.
 
-    User lists are learned by the users of the batches that the own loss brings; item lists bring batches of their own.
+    User lists are learned by the users of the batches that the own loss brings; item lists bring batches of their own,
+    and need a model with embeddings.
 
     Args:
         lists: interesting entities of each row, best first, int64 ``(rows, K)``, -1 beyond the end.
         excluded: pairs (entity, other) that are not uninteresting: observed, interesting or in an exclusion list.
         side: whose lists.
         weight: weight in the stage's loss.
-        sample: uninteresting entities drawn for each batch and shared by its rows; ``None`` takes all of them.
+        sample: uninteresting entities drawn for each batch and shared by its rows; ``None`` takes all of them, and so do
+            models without embeddings, which score all items anyway.
         propagated: learn on the final embeddings of a graph model rather than on its layer 0.
     """
 
@@ -52,6 +55,18 @@ class RankingDistillation(Objective):
     def weight(self, epoch: int) -> float:
         """A constant."""
         return self.constant_weight
+
+    def prepare(self, backbone: Backbone) -> None:
+        """Refuse item lists for a model that scores whole rows of items only.
+
+        Raises:
+            ValueError: if the model has no embeddings.
+        """
+        if self.side is Side.ITEM and backbone.embeddings() is None:
+            raise ValueError(
+                f"{type(backbone).__name__} has no embeddings, and item lists compare users for an item: distil user"
+                " lists alone into it."
+            )
 
     def batches(self, batch_size: int, generator: torch.Generator) -> BatchSet | None:
         """Every entity once, for the side that no other batches bring."""
@@ -76,8 +91,9 @@ class RankingDistillation(Objective):
         if found is None:
             interesting, rest = self._of_score_rows(backbone.scores(entities), entities, lists)
         else:
-            query, keys = (found[0][entities], found[1]) if self.side is Side.USER else (found[1][entities], found[0])
-            interesting = (query.unsqueeze(1) * keys[lists.clamp_min(0)]).sum(-1)
+            own, keys = found if self.side is Side.USER else reversed(found)
+            query = F.gather_rows(own, entities)
+            interesting = (query.unsqueeze(1) * F.gather_rows(keys, lists.clamp_min(0))).sum(-1)
             rest = self._log_rest(query, keys, entities)
         return F.relaxed_ranking_loss_from_rest(interesting, rest, valid=lists >= 0)
 
@@ -91,10 +107,12 @@ class RankingDistillation(Objective):
         slots[drawn] = torch.arange(self.sample, device=keys.device)
         found = slots[columns]
         inside = found >= 0
-        estimate = F.masked_logsumexp(query, keys[drawn], rows[inside], found[inside])
+        estimate = F.masked_logsumexp(query, F.gather_rows(keys, drawn), rows[inside], found[inside])
         return estimate + math.log(keys.shape[0] / self.sample)
 
     def _of_score_rows(self, scores: Tensor, entities: Tensor, lists: Tensor) -> tuple[Tensor, Tensor]:
         """The same from full score rows, for models that are no product of embeddings (user side only)."""
-        rest = scores.clamp(max=F.SCORE_CAP).index_put(self.excluded.of(entities), scores.new_tensor(-torch.inf))
-        return scores.gather(1, lists.clamp_min(0)), rest.logsumexp(-1, keepdim=True)
+        absent = torch.zeros_like(scores, dtype=torch.bool)
+        absent[self.excluded.of(entities)] = True
+        rest = F.sampled_logsumexp(scores, scores.shape[1], absent, F.SCORE_CAP)
+        return scores.gather(1, lists.clamp_min(0)), rest

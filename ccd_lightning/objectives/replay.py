@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from ccd_lightning import functional as F  # noqa: N812
-from ccd_lightning.backbones import Backbone, MultVAE
+from ccd_lightning.backbones import Backbone, MultVAE, evaluating
 from ccd_lightning.data.loader import BatchSet
 from ccd_lightning.data.pairs import PairSet
 from ccd_lightning.distributed import own_chunks, share_rows
-from ccd_lightning.objectives.knowledge import Rankings
 from ccd_lightning.objectives.base import Objective
+from ccd_lightning.objectives.knowledge import Rankings
 from ccd_lightning.types import Interactions, SoftLabelBatch
 
 
@@ -34,8 +34,8 @@ class ReplayDraw:
     """Draws the pairs to replay: what a source ranks high and the learning model ranks lower than the source.
 
     From each source, n items a user are drawn without replacement from its top N with weight
-    exp(eps * (rank_model - rank_source)) (paper, proxy-guided replay learning); the soft label is the sigmoid of the source's
-    score, and where several sources give a pair, the larger label.
+    exp(eps * (rank_model - rank_source)) (paper, proxy-guided replay learning); the soft label is the sigmoid of the
+    source's score, and where several sources give a pair, the larger label.
 
     Args:
         sources: models that remember.
@@ -73,15 +73,16 @@ class ReplayDraw:
 
     def _model_ranks(self, backbone: Backbone, items: Tensor) -> Tensor:
         """Rank that the learning model gives to each listed item among all the items, int64 ``(U, N)``."""
-        ranks = torch.zeros_like(items)
         if self.eps == 0:
-            return ranks
+            return torch.zeros_like(items)
+        # Processes on GPUs can only share what lies there.
         device = next(backbone.parameters()).device
-        for rows in own_chunks(items.shape[0], self.chunk):
-            users = torch.arange(rows.start, rows.stop, device=device)
-            listed = items[rows].to(device).clamp_min(0)
-            ranks[rows] = F.ranks_of(backbone.scores(users), listed).to(ranks.device)
-        return share_rows(ranks)
+        ranks = torch.zeros_like(items, device=device)
+        with evaluating(backbone):
+            for rows in own_chunks(items.shape[0], self.chunk):
+                users = torch.arange(rows.start, rows.stop, device=device)
+                ranks[rows] = F.ranks_of(backbone.scores(users), items[rows].to(device).clamp_min(0))
+        return share_rows(ranks).cpu()
 
 
 class Replay(Objective):

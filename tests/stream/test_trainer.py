@@ -1,0 +1,194 @@
+"""The stream as a whole: stages, loops, resumption."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from ccd_lightning.backbones import BPRMF, MultVAE
+from ccd_lightning.checkpoint import checkpoints_in, read_checkpoint
+from ccd_lightning.data import ContinualDataModule
+from ccd_lightning.hooks import StreamCallback
+from ccd_lightning.plan import StreamPlan
+from ccd_lightning.trainer import StreamTrainer
+from ccd_lightning.types import StageSettings
+
+from .conftest import RunStream, small_source, small_system
+
+
+class Recorder(StreamCallback):
+    """Notes every hook, and dies at a chosen stage."""
+
+    def __init__(self, die_after: str = "") -> None:
+        self.calls: list[str] = []
+        self.steps: list[tuple[int, int]] = []
+        self.die_after = die_after
+
+    def on_block_start(self, trainer: Any, system: Any, block: Any) -> None:
+        self.calls.append(f"start {block.index}")
+
+    def on_block_end(self, trainer: Any, system: Any, block: Any) -> None:
+        self.calls.append(f"end {block.index}")
+
+    def on_stage_end(self, trainer: Any, system: Any, stage: Any) -> None:
+        self.calls.append(stage.name)
+        self.steps.append((trainer.current_epoch, trainer.global_step))
+        if stage.name == self.die_after:
+            raise RuntimeError("CRASH")
+
+
+STAGES = [
+    "start 0", "block0-base-0", "block0-base-1", "block0-distillation", "end 0",
+    "start 1", "block1-student_update", "block1-teacher_update-0", "block1-teacher_update-1", "block1-distillation", "end 1",
+    "start 2", "block2-student_update", "block2-teacher_update-0", "block2-teacher_update-1", "block2-distillation", "end 2",
+]  # fmt: skip
+
+
+def test_stream_calls_hooks_in_the_order_of_the_paper(tmp_path: Path, run_stream: RunStream) -> None:
+    recorder = Recorder()
+    run_stream(tmp_path, callbacks=(recorder,))
+    assert recorder.calls == STAGES
+
+
+def test_stream_counts_epochs_and_steps_over_all_stages(tmp_path: Path, run_stream: RunStream) -> None:
+    recorder = Recorder()
+    trainer, _ = run_stream(tmp_path, callbacks=(recorder,))
+    assert [epoch for epoch, _ in recorder.steps] == [2 * (stage + 1) for stage in range(11)]
+    steps = [step for _, step in recorder.steps]
+    assert steps == sorted(steps)
+    assert len(set(steps)) == 11
+
+
+def test_record_has_one_row_a_block_for_every_role(tmp_path: Path, run_stream: RunStream) -> None:
+    trainer, _ = run_stream(tmp_path)
+    summary = trainer.record.summary()
+    for role in ("teacher", "student", "distilled"):
+        found = summary[role]["recall@20"]
+        assert [len(row) for row in found["A"]] == [1, 2, 3]
+        learned = [sum(found["A"][j][j] for j in range(k + 1)) / (k + 1) for k in range(3)]
+        retained = [sum(found["A"][k]) / (k + 1) for k in range(3)]
+        assert found["LA"] == pytest.approx(learned, abs=1e-12)
+        assert found["RA"] == pytest.approx(retained, abs=1e-12)
+        assert found["H"] == pytest.approx([2 * a * b / (a + b) for a, b in zip(learned, retained, strict=True)], abs=1e-12)
+    assert summary["student"]["recall@20"]["A"][0] == summary["distilled"]["recall@20"]["A"][0]
+
+
+@pytest.mark.parametrize("crash_at", [name for name in STAGES if name.startswith("block")])
+def test_stream_resume_matches_uninterrupted_run(tmp_path: Path, run_stream: RunStream, crash_at: str) -> None:
+    expected_trainer, expected = run_stream(tmp_path / "full")
+    with pytest.raises(RuntimeError, match="CRASH"):
+        run_stream(tmp_path / "cut", callbacks=(Recorder(die_after=crash_at),))
+    trainer, resumed = run_stream(tmp_path / "cut", ckpt_path="last")
+    for name, tensor in expected.state_dict().items():
+        assert torch.equal(tensor, resumed.state_dict()[name]), name
+    results = [{**found.record.state_dict(), "seconds": 0, "stages": 0, "peak_bytes": 0} for found in (trainer, expected_trainer)]
+    assert results[0] == results[1]
+    assert trainer.current_epoch == expected_trainer.current_epoch
+    assert trainer.global_step == expected_trainer.global_step
+
+
+def test_stream_goes_on_with_new_blocks_alone(tmp_path: Path, run_stream: RunStream) -> None:
+    run_stream(tmp_path, source=small_source(blocks=2))
+    recorder = Recorder()
+    trainer, system = run_stream(tmp_path, source=small_source(blocks=3), ckpt_path="last", callbacks=(recorder,))
+    # The end of a block is told again, since a killed run may have missed it.
+    assert recorder.calls == ["end 1", *STAGES[STAGES.index("start 2") :]]
+    assert system.student.backbone.known_block == 2
+
+
+def test_stream_refuses_changed_blocks(tmp_path: Path, run_stream: RunStream) -> None:
+    run_stream(tmp_path, source=small_source(blocks=2))
+    with pytest.raises(ValueError, match="block 0"):
+        run_stream(tmp_path, source=small_source(blocks=2, seed=5), ckpt_path="last")
+
+
+def test_stream_refuses_a_checkpoint_of_another_model(tmp_path: Path, run_stream: RunStream) -> None:
+    run_stream(tmp_path, source=small_source(blocks=1))
+    with pytest.raises(MisconfigurationException, match="another model"):
+        run_stream(tmp_path, system=small_system(student=BPRMF(6)), source=small_source(blocks=1), ckpt_path="last")
+
+
+def test_stream_refuses_resume_without_checkpoint(tmp_path: Path, run_stream: RunStream) -> None:
+    with pytest.raises(MisconfigurationException, match="no stream checkpoint"):
+        run_stream(tmp_path, ckpt_path="last")
+
+
+def test_same_seed_same_result_other_seed_other_result(tmp_path: Path, run_stream: RunStream) -> None:
+    runs = [run_stream(tmp_path / str(index), seed=seed)[1].state_dict() for index, seed in enumerate((0, 0, 1))]
+    assert all(torch.equal(runs[0][name], runs[1][name]) for name in runs[0])
+    assert not torch.equal(runs[0]["student.backbone.item_embedding"], runs[2]["student.backbone.item_embedding"])
+
+
+def test_teachers_of_different_kinds_learn_together(tmp_path: Path, run_stream: RunStream) -> None:
+    teachers = [BPRMF(8), MultVAE(8), MultVAE(8, seed=1)]
+    trainer, system = run_stream(tmp_path, system=small_system(teachers))
+    curve = trainer.record.summary()["teacher"]["recall@20"]["H"]
+    assert all(math.isfinite(value) and value > 0 for value in curve)
+    assert {teacher.backbone.known_block for teacher in system.members()} == {2}
+
+
+def test_teacher_cycle_leaves_out_blocks(tmp_path: Path, run_stream: RunStream) -> None:
+    recorder = Recorder()
+    trainer, system = run_stream(tmp_path, callbacks=(recorder,), plan=StreamPlan(teacher_every=2))
+    assert [name for name in recorder.calls if name.startswith("block1")] == ["block1-student_update"]
+    assert [name for name in recorder.calls if name.startswith("block2")][-1] == "block2-distillation"
+    unknown = trainer.record.users["teacher"][1][1]["unknown_users"]
+    block = trainer.stream.blocks[1]
+    assert unknown == int((block.test.users.unique() >= block.num_old_users).sum()) > 0
+
+
+def test_stage_returns_to_its_best_evaluation(tmp_path: Path, run_stream: RunStream) -> None:
+    class Watch(StreamCallback):
+        seen: list[float] = []
+        final: float = 0.0
+
+        def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+            if pl_module.stage.name == "block0-base-0" and trainer.state.fn == "fit":
+                self.seen.append(float(trainer.callback_metrics["valid/recall@20"]))
+
+        def on_stage_end(self, trainer: Any, system: Any, stage: Any) -> None:
+            if stage.name == "block0-base-0":
+                metrics = StreamTrainer(
+                    accelerator="cpu", logger=False, enable_progress_bar=False, default_root_dir=tmp_path
+                ).validate(system.teachers[0], datamodule=ContinualDataModule(small_source()), verbose=False)
+                self.final = metrics[0]["teacher0/valid/recall@20"]
+
+    watch = Watch()
+    plan = StreamPlan(base=StageSettings(max_epochs=30, learning_rate=0.05, batch_size=256, evaluate_every=1, patience=3))
+    run_stream(tmp_path, callbacks=(watch,), plan=plan, source=small_source(blocks=1))
+    assert len(watch.seen) < 30
+    assert watch.final == pytest.approx(max(watch.seen), abs=1e-6)
+
+
+def test_checkpoints_are_pruned_but_the_last_of_each_block_stays(tmp_path: Path, run_stream: RunStream) -> None:
+    run_stream(tmp_path)
+    names = [path.name for path in checkpoints_in(tmp_path)]
+    assert names == [
+        "00003-block0-distillation.ckpt",
+        "00007-block1-distillation.ckpt",
+        "00010-block2-teacher_update-1.ckpt",
+        "00011-block2-distillation.ckpt",
+    ]
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_checkpoint_holds_nothing_that_can_be_executed(tmp_path: Path) -> None:
+    class Payload:
+        def __reduce__(self) -> Any:
+            return (Path.touch, (tmp_path / "ran",))
+
+    torch.save({"version": 1, "system": Payload()}, tmp_path / "bad.ckpt")
+    with pytest.raises(MisconfigurationException, match="cannot be read as a stream checkpoint"):
+        read_checkpoint(tmp_path / "bad.ckpt")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_fit_asks_for_a_datamodule(tmp_path: Path) -> None:
+    trainer = StreamTrainer(accelerator="cpu", logger=False, default_root_dir=tmp_path)
+    with pytest.raises(MisconfigurationException, match="ContinualDataModule"):
+        trainer.fit(small_system())
