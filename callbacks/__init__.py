@@ -1,6 +1,9 @@
 """Callbacks of the stream; imported as `ccd_lightning.callbacks`."""
 
 from ccd_lightning.callbacks.distillation import DistillationCallback
+from ccd_lightning.callbacks.progress import StreamProgress
+from ccd_lightning.callbacks.recommendations import Recommendations
+from ccd_lightning.callbacks.report import StreamReport
 from ccd_lightning.callbacks.settings import GenerationSettings, GraphSettings, ReplaySettings
 from ccd_lightning.callbacks.stream_checkpoint import StreamCheckpoint
 
@@ -8,6 +11,9 @@ __all__ = [
     "DistillationCallback",
     "GenerationSettings",
     "GraphSettings",
+    "Recommendations",
     "ReplaySettings",
     "StreamCheckpoint",
+    "StreamProgress",
+    "StreamReport",
 ]

@@ -84,7 +84,7 @@ class CCDCLI(LightningCLI):
         config["ckpt_path"] = None
         parser = self._parser(self.subcommand)
         draft = run / "config.yaml.tmp"
-        parser.save(config, str(draft), skip_none=False, overwrite=True, multifile=False, skip_link_targets=True)
+        parser.save(config, str(draft), skip_none=False, overwrite=True, multifile=False)
         draft.replace(run / "config.yaml")
 
     def _chosen(self) -> Any:

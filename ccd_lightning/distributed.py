@@ -47,4 +47,7 @@ def gather_tables(table: Tensor) -> Tensor:
 
 def global_sum(value: Tensor) -> Tensor:
     """Sum over the processes; gradients flow back to each process's own part."""
-    return all_reduce(value) if world_size() > 1 else value
+    if world_size() == 1:
+        return value
+    total: Tensor = all_reduce(value)  # type: ignore[no-untyped-call]
+    return total

@@ -49,7 +49,8 @@ def keyed_normal(keys: Tensor, width: int, *purpose: int | str) -> Tensor:
         bits = (bits ^ _shifted(bits, shift)) * multiplier
     bits = bits ^ _shifted(bits, 31)
     radius = (-2 * ((_shifted(bits, 40) + 1) * 2.0**-24).log()).sqrt()
-    return radius * ((bits & (2**24 - 1)) * (math.tau * 2.0**-24)).cos()
+    normal: Tensor = radius * ((bits & (2**24 - 1)) * (math.tau * 2.0**-24)).cos()
+    return normal
 
 
 def _seed(purpose: tuple[int | str, ...]) -> int:
@@ -59,4 +60,5 @@ def _seed(purpose: tuple[int | str, ...]) -> int:
 
 def _shifted(bits: Tensor, places: int) -> Tensor:
     """Shift to the right that fills up with zeros, as of an unsigned number."""
-    return (bits >> places) & (2 ** (64 - places) - 1)
+    shifted: Tensor = (bits >> places) & (2 ** (64 - places) - 1)
+    return shifted

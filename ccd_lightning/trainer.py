@@ -160,10 +160,14 @@ class StreamTrainer(Trainer):
         self._call("on_stage_end", system, stage)
         self.stage = None
 
+    def epochs_of(self, settings: StageSettings) -> int:
+        """Epochs of a stage at most."""
+        return settings.max_epochs or self._epochs_of_a_stage
+
     @contextmanager
     def _fresh_loops(self, learner: Recommender, settings: StageSettings) -> Iterator[None]:
         """Let one more fit run on this Trainer: epochs and steps count on, whatever stops or watches a stage starts anew."""
-        epochs = settings.max_epochs or self._epochs_of_a_stage
+        epochs = self.epochs_of(settings)
         self.fit_loop.max_epochs = self.current_epoch + epochs
         self.should_stop = False
         clock = EvaluationClock(learner.first_epoch, epochs, settings.evaluate_every)

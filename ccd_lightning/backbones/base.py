@@ -197,7 +197,7 @@ class Backbone(nn.Module, ABC):
         pairs = history.observed("block")
         values = torch.ones(pairs.size)
         by_user = torch.sparse_coo_tensor(
-            torch.stack([pairs.rows, pairs.columns]), values, (pairs.num_rows, pairs.num_columns), is_coalesced=True
+            torch.stack([pairs.rows, pairs.columns]), values, (pairs.num_rows, pairs.num_columns), is_coalesced=True, check_invariants=False
         )
         before = {name: getattr(self, name).detach().cpu()[: old[side]] for name, side in self._sides.items()}
         for name, side in self._sides.items():

@@ -50,7 +50,7 @@ class PerformanceMatrix:
             self.ahead.setdefault(name, [])[block:] = [None if ahead is None else float(ahead[name])]
 
     def summary(self) -> dict[str, dict[str, Any]]:
-        """For each metric: A, and after each block LA, RA, their harmonic mean H, forgetting, backward and forward transfer.
+        """For each metric A, and after each block LA, RA, their harmonic mean H, forgetting, and transfer both ways.
 
         Forward transfer after block k is the metric on D_{k+1} before it is learned, null where no block follows.
         """

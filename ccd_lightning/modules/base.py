@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 import torch
 from lightning.pytorch import LightningModule
@@ -27,8 +27,8 @@ MONITOR = "valid/recall@20"
 class Recommender(LightningModule):
     """A backbone, the objectives of its present stage, and how it is optimised.
 
-    Callbacks add objectives and exclusion lists at the start of a stage; :meth:`begin_stage` then lets the backbone meet the
-    block and adds its own loss. A subclass may override any hook of a LightningModule.
+    Callbacks add objectives and exclusion lists at the start of a stage; :meth:`begin_stage` then lets the backbone
+    meet the block and adds its own loss. A subclass may override any hook of a LightningModule.
 
     Args:
         backbone: the model.
@@ -130,8 +130,8 @@ class Recommender(LightningModule):
 
     @override
     def on_validation_epoch_start(self) -> None:
-        blocks = self.trainer.val_dataloaders.blocks
-        self._valid = [RankingMetrics((20,)).to(self.device) for _ in blocks]
+        loader: Any = self.trainer.val_dataloaders
+        self._valid = [RankingMetrics((20,)).to(self.device) for _ in loader.blocks]
 
     @override
     def validation_step(self, batch: EvaluationBatch, batch_idx: int) -> None:

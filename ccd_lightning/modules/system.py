@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import deepcopy
-from typing import cast
+from typing import Any, cast
 
 import torch
 from lightning.pytorch import LightningModule
@@ -84,7 +84,7 @@ class CollaborativeDistillation(LightningModule):
         return TeacherSystem([teacher.backbone for teacher in self.members()], self.fusion_power)
 
     def scorer(self, role: str) -> Scorer:
-        """Whatever plays a role: ``teacher`` (the fused system), ``student`` or ``distilled`` (the student as it is now)."""
+        """Whatever plays a role: ``teacher`` (the fused system), ``student`` or ``distilled`` (the present student)."""
         return self.teacher_system() if role == "teacher" else self.student.backbone
 
     def learner(self, stage: Stage) -> Recommender:
@@ -98,9 +98,9 @@ class CollaborativeDistillation(LightningModule):
 
     @override
     def on_test_epoch_start(self) -> None:
-        blocks = self.trainer.test_dataloaders.blocks
+        loader: Any = self.trainer.test_dataloaders
         self._tested = {
-            role: {block: BlockMetrics(self.ks).to(self.device) for block in blocks} for role in self.evaluated
+            role: {block: BlockMetrics(self.ks).to(self.device) for block in loader.blocks} for role in self.evaluated
         }
 
     @override
@@ -128,7 +128,7 @@ class CollaborativeDistillation(LightningModule):
     @override
     def predict_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         """The student's scores for a batch of users; callbacks turn them into lists."""
-        return self(batch)
+        return self.forward(batch)
 
     @override
     def configure_optimizers(self) -> None:

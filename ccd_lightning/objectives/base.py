@@ -17,8 +17,8 @@ from ccd_lightning.types import RankingBatch
 class Objective(nn.Module, ABC):
     """One term of the loss: which batches it looks at, its value on a batch, and its weight in an epoch.
 
-    Values are sums over the rows of this process, or, for means, divided by the global batch's size, so that the values of all
-    the processes add up to the loss of the global batch.
+    Values are sums over the rows of this process, or, for means, divided by the global batch's size, so that the values
+    of all the processes add up to the loss of the global batch.
 
     Attributes:
         name: word for logs, unique in a stage.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ccd_lightning import functional as F  # noqa: N812
-from ccd_lightning.backbones import Backbone
+from ccd_lightning.backbones import Backbone, evaluating
 from ccd_lightning.data.history import History
 from ccd_lightning.data.pairs import PairSet
 from ccd_lightning.distributed import global_sum, world_size
@@ -46,26 +46,27 @@ class OldKnowledge:
             history: the blocks up to the last one that the model learned.
             degree: average degree of the similarity graphs.
         """
-        final = backbone.embeddings()
+        with evaluating(backbone):
+            final, layers = backbone.embeddings(), backbone.layers()
         if final is None:
             raise ValueError(
                 f"{type(backbone).__name__} has no embeddings to distil: leave graph distillation out for it."
             )
-        layers = [(user.clone(), item.clone()) for user, item in backbone.layers()]
+        layers = [(user.clone(), item.clone()) for user, item in layers]
         ratings = history.observed("block")
         matrix = torch.sparse_coo_tensor(
             torch.stack([ratings.rows, ratings.columns]),
             torch.ones(ratings.size),
             (ratings.num_rows, ratings.num_columns),
-            is_coalesced=True,
+            is_coalesced=True, check_invariants=False,
         )
         graphs = [F.similarity_graph(side, degree).coalesce() for side in (matrix, matrix.t().coalesce())]
-        users, items = (PairSet(*graph.indices(), graph.shape[0], graph.shape[1]) for graph in graphs)
+        users, items = (PairSet(graph.indices()[0], graph.indices()[1], *graph.shape) for graph in graphs)
         return cls(layers, (final[0].clone(), final[1].clone()), ratings, users, items)
 
 
 class PersonalWeights(nn.Module):
-    """Personal imitation weights (Graph structure-aware PIW; paper, teacher update): who changed much imitates less or more.
+    """Personal imitation weights (PIW, Wang et al., AAAI 2023): by how much a user imitates its past.
 
     Args:
         dim: dimensions of the embeddings.
@@ -74,8 +75,8 @@ class PersonalWeights(nn.Module):
 
     def __init__(self, dim: int, num_clusters: int = 10) -> None:
         super().__init__()
-        self.clusters = nn.Parameter(torch.empty(num_clusters, dim))
-        self.transforms = nn.Parameter(torch.empty(num_clusters, dim, dim))
+        self.clusters = nn.Parameter(torch.zeros(num_clusters, dim))
+        self.transforms = nn.Parameter(torch.zeros(num_clusters, dim, dim))
         self.hidden = nn.Linear(num_clusters, 2 * num_clusters)
         self.output = nn.Linear(2 * num_clusters, 1)
         self.ready: Tensor
@@ -98,16 +99,16 @@ class PersonalWeights(nn.Module):
         """Unscaled weights, float ``(B,)``, from old and present embeddings ``(B, d)``."""
         affinities = [F.cluster_affinity(rows, self.clusters, self.transforms) for rows in (before, present)]
         state = (affinities[0] - affinities[1]) ** 2
-        weights: Tensor = nn.functional.softplus(self.output(self.hidden(state).relu())).squeeze(-1)
-        return weights
+        hidden, output = self.hidden, self.output
+        return F.raw_importance(state, hidden.weight, hidden.bias, output.weight, output.bias)
 
 
 class GraphDistillation(Objective):
-    """LWC-KD (Wang et al., CIKM 2021): the old embeddings of an entity stay close to the present ones of its old neighbours.
+    """LWC-KD (Wang et al., CIKM 2021): old embeddings stay close to the present ones of the entity's old neighbours.
 
-    Four contrastive losses (user-item, item-user, user-user, item-item), each a mean over the batch's old entities, averaged
-    over the layers of a graph model; user-item and user-user rows are weighted by PIW where ``personal`` is given, which then adds
-    its cluster loss.
+    Four contrastive losses (user-item, item-user, user-user, item-item), each a mean over the batch's old entities,
+    averaged over the layers of a graph model; user-item and user-user rows are weighted by PIW where ``personal`` is
+    given, which then adds its cluster loss over the items of the last block that the model learned.
 
     Args:
         old: the teacher's past.
@@ -164,16 +165,19 @@ class GraphDistillation(Objective):
         users = batch.users[torch.isin(batch.users, self._active_users)]
         items = batch.positives[torch.isin(batch.positives, self._active_items)]
         final = cast(tuple[Tensor, Tensor], backbone.embeddings())
-        weights = self._personal_weights(F.gather_rows(self.old.final[0], users), F.gather_rows(final[0], users))
+        user_count, item_count = _global_count(users), _global_count(items)
+        present = F.gather_rows(final[0], users)
+        user_weights = self._personal_weights(F.gather_rows(self.old.final[0], users), present) / user_count
+        item_weights = (1 / item_count).expand(items.numel())
         user_pool, item_pool = self._pool(self._active_users), self._pool(self._active_items)
         total = final[0].new_zeros(())
         layers = backbone.layers()
         for (old_user, old_item), (user, item) in zip(self.old.layers, layers, strict=True):
             for target, neighbours, pool, pairs, rows, row_weights in (
-                (old_user, item, item_pool, self.old.ratings, users, weights),
-                (old_item, user, user_pool, self._rated_by, items, None),
-                (old_user, user, user_pool, self.old.user_graph, users, weights),
-                (old_item, item, item_pool, self.old.item_graph, items, None),
+                (old_user, item, item_pool, self.old.ratings, users, user_weights),
+                (old_item, user, user_pool, self._rated_by, items, item_weights),
+                (old_user, user, user_pool, self.old.user_graph, users, user_weights),
+                (old_item, item, item_pool, self.old.item_graph, items, item_weights),
             ):
                 values = F.neighbour_distillation(
                     F.gather_rows(target, rows),
@@ -181,7 +185,7 @@ class GraphDistillation(Objective):
                     _adjacency(pairs, rows, pool),
                     self.temperature,
                 )
-                total = total - (values if row_weights is None else values * row_weights).sum() / _global_count(rows)
+                total = total - (values * row_weights).sum()
         total = self.scale * total / len(layers)
         if self.personal is not None:
             total = total + self.cluster_weight * self._cluster_loss(final[1]) / world_size()
@@ -194,10 +198,11 @@ class GraphDistillation(Objective):
         drawn = torch.randperm(active.numel(), generator=self._generator)[: self.neighbours].to(active.device)
         return active[drawn.sort().values]
 
-    def _personal_weights(self, before: Tensor, present: Tensor) -> Tensor | None:
+    def _personal_weights(self, before: Tensor, present: Tensor) -> Tensor:
         """Weights scaled to a mean of 1 over the global batch, float ``(B,)``."""
-        if self.personal is None or not before.shape[0]:
-            return None
+        if self.personal is None:
+            return present.new_ones(present.shape[0])
+        # A process without rows takes part too, since all the processes add up their sums.
         raw = self.personal.raw(before, present)
         return raw / (global_sum(raw.sum()) + 1e-8) * _global_count(before)
 
@@ -214,7 +219,7 @@ def _adjacency(pairs: PairSet, rows: Tensor, pool: Tensor) -> Tensor:
     inside = pool[slots] == columns
     index = torch.stack([positions[inside], slots[inside]])
     values = torch.ones(index.shape[1], device=index.device)
-    return torch.sparse_coo_tensor(index, values, (rows.numel(), pool.numel()), is_coalesced=True)
+    return torch.sparse_coo_tensor(index, values, (rows.numel(), pool.numel()), is_coalesced=True, check_invariants=False)
 
 
 def _global_count(rows: Tensor) -> Tensor:

@@ -15,10 +15,10 @@ from ccd_lightning.types import UserBatch
 class OutputImitation(Objective):
     """KL divergence from the old to the present output distribution on common interactions, mean over the batch's rows.
 
-    For an old user u with common interactions C_u (old items that u has interacted with), both distributions over the old
-    items, the sum over i in C_u of p_old(i) log(p_old(i) / p(i)), plus the same for all the other old items as one outcome
-    (paper, teacher update of auto-encoders). Without that last outcome it would be no divergence: it would fall below 0,
-    and reward more mass on C_u than the old model gave.
+    For an old user u with common interactions C_u (old items that u has interacted with), both distributions over the
+    old items: the sum over i in C_u of p_old(i) log(p_old(i) / p(i)), plus the same for all the other old items as one
+    outcome (paper, teacher update of auto-encoders). Without that last outcome it would be no divergence: it would fall
+    below 0, and reward more mass on C_u than the old model gave.
 
     Args:
         old: the model before the block, frozen; its outputs are computed for each batch, so no (U, I) matrix is kept.

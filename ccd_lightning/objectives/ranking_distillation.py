@@ -20,8 +20,8 @@ class RankingDistillation(Objective):
 
     For an entity with the interesting list pi_1, ..., pi_K (best first) the loss is
     sum_n [log(sum_{m >= n} exp s(pi_m) + sum_{uninteresting} exp s) - s(pi_n)], scores capped at 10. The sum over the
-    uninteresting ones is exact by default: one product with the whole catalogue; with ``sample``, it is estimated without
-    bias.
+    uninteresting ones is exact by default: one product with the whole catalogue; with ``sample``, it is estimated
+    without bias.
 
     User lists are learned by the users of the batches that the own loss brings; item lists bring batches of their own,
     and need a model with embeddings.
@@ -31,8 +31,8 @@ class RankingDistillation(Objective):
         excluded: pairs (entity, other) that are not uninteresting: observed, interesting or in an exclusion list.
         side: whose lists.
         weight: weight in the stage's loss.
-        sample: uninteresting entities drawn for each batch and shared by its rows; ``None`` takes all of them, and so do
-            models without embeddings, which score all items anyway.
+        sample: uninteresting entities drawn for each batch and shared by its rows; ``None`` takes all of them, and so
+            do models without embeddings, which score all items anyway.
         propagated: learn on the final embeddings of a graph model rather than on its layer 0.
     """
 

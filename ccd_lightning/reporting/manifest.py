@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -72,6 +73,7 @@ def _last_metrics(record: StreamRecord) -> dict[str, Any]:
     return {metric: last}
 
 
+@cache
 def _version(package: str) -> str | None:
     try:
         return version(package)

@@ -1,0 +1,130 @@
+"""Tables, figures and a page about the run, in its folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from typing_extensions import override
+
+from ccd_lightning.data import IdMap
+from ccd_lightning.hooks import StreamCallback
+from ccd_lightning.modules import CollaborativeDistillation
+from ccd_lightning.record import ROLES
+from ccd_lightning.reporting import (
+    METRIC,
+    model_cost,
+    pick_metric,
+    stream_manifest,
+    to_csv,
+    to_json,
+    write_atomically,
+)
+from ccd_lightning.trainer import StreamTrainer
+from ccd_lightning.types import Block, Stage
+
+VERSION = 1
+
+
+class StreamReport(StreamCallback):
+    """Keeps the reports of a run up to date in `trainer.default_root_dir`; each file is whole at any time.
+
+    After every stage ``stream.json`` (the manifest), ``metrics.json`` and ``metrics.csv``; after every block also
+    ``users.parquet`` and ``items.parquet`` (raw and contiguous ids), ``report.html`` and ``report.png``, and the averages of
+    every role to the Trainer's loggers.
+
+    Args:
+        metric: what figures and the page show; without Recall@20 among the metrics, the first one stands in for it.
+        figures: whether to write ``report.html`` and ``report.png``.
+    """
+
+    def __init__(self, metric: str = METRIC, figures: bool = True) -> None:
+        self.metric, self.figures = metric, figures
+        self.costs: dict[int, dict[str, dict[str, float | int]]] = {}
+
+    @override
+    def on_stream_start(self, trainer: StreamTrainer, system: CollaborativeDistillation) -> None:
+        """Refuse a metric that will never be measured, then say that the run has begun."""
+        measured = [f"{name}@{k}" for k in system.ks for name in ("recall", "ndcg", "hit_rate")]
+        if self.metric not in (METRIC, *measured):
+            raise ValueError(
+                f"The report's `metric` is {self.metric!r}, but the run measures {', '.join(measured)}: name one of these."
+            )
+        self._write_tables(trainer)
+
+    @override
+    def on_stage_end(self, trainer: StreamTrainer, system: CollaborativeDistillation, stage: Stage) -> None:
+        """Write what costs little."""
+        self._write_tables(trainer)
+
+    @override
+    def on_block_end(self, trainer: StreamTrainer, system: CollaborativeDistillation, block: Block) -> None:
+        """Measure what the models cost, then write everything."""
+        self.costs[block.index] = self._measure_costs(trainer, system)
+        self._write_tables(trainer)
+        self._write_block(trainer, block)
+        self._log(trainer)
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        """Costs of the models after each block."""
+        return {"version": VERSION, "costs": self.costs}
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore :meth:`state_dict`."""
+        self.costs = dict(state_dict.get("costs", {}))
+
+    def _measure_costs(self, trainer: StreamTrainer, system: CollaborativeDistillation) -> dict[str, Any]:
+        """On every process, since the scores of a sharded model need all of them."""
+        home, device = system.device, trainer.strategy.root_device
+        system.to(device)
+        teachers = [teacher.backbone for teacher in system.members()]
+        costs = {
+            "teacher": model_cost(teachers, system.teacher_system().scores, device),
+            "student": model_cost([system.student.backbone], system.student.backbone.scores, device),
+        }
+        system.to(home)
+        return costs
+
+    def _write_tables(self, trainer: StreamTrainer) -> None:
+        if not trainer.is_global_zero:
+            return
+        run, summary = Path(trainer.default_root_dir), trainer.record.summary()
+        write_atomically(run / "metrics.json", to_json(summary))
+        write_atomically(run / "metrics.csv", to_csv(summary))
+        write_atomically(run / "stream.json", to_json(stream_manifest(trainer.stream, trainer.record, self.costs)))
+
+    def _write_block(self, trainer: StreamTrainer, block: Block) -> None:
+        if not trainer.is_global_zero:
+            return
+        run, stream = Path(trainer.default_root_dir), trainer.stream.stream
+        for name, ids, count in (("users", stream.users, block.num_users), ("items", stream.items, block.num_items)):
+            IdMap(ids.raw.head(count)).save(run / f"{name}.parquet")
+        if self.figures:
+            self._write_figures(trainer, run)
+
+    def _write_figures(self, trainer: StreamTrainer, run: Path) -> None:
+        # Matplotlib takes a while to load, and most imports of the callbacks never draw.
+        from ccd_lightning.reporting.figures import sheet, to_png
+        from ccd_lightning.reporting.page import report_page
+        from ccd_lightning.reporting.panels import panels
+
+        summary = trainer.record.summary()
+        manifest = stream_manifest(trainer.stream, trainer.record, self.costs)
+        metric = pick_metric(summary, self.metric)
+        config = run / "config.yaml"
+        text = config.read_text() if config.is_file() else None
+        write_atomically(run / "report.html", report_page(summary, manifest, metric, text))
+        image = sheet([figure.draw for figure in panels(summary, metric)], title=f"{metric}, full ranking, test split")
+        write_atomically(run / "report.png", to_png(image))
+
+    def _log(self, trainer: StreamTrainer) -> None:
+        summary = trainer.record.summary()
+        metric = pick_metric(summary, self.metric)
+        values = {
+            f"stream/{role}/{name}": summary[role][metric][name][-1] for role in ROLES for name in ("LA", "RA", "H")
+        }
+        for logger in trainer.loggers:
+            logger.log_metrics(values, step=trainer.global_step)
+            logger.save()

@@ -1,0 +1,153 @@
+"""Figures of a run, drawn with Matplotlib's objects alone: no pyplot, no state outside a figure."""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK = "#1b2733"
+FAINT = "#c3ccd5"
+ROLE_STYLE: Mapping[str, Mapping[str, Any]] = {
+    "teacher": {"color": "#3d7fb8", "marker": "o"},
+    "student": {"color": "#d9663b", "marker": "s"},
+    "distilled": {"color": "#2f9271", "marker": "^"},
+}
+"""Colours that are told apart on light and on dark ground, and by people who see red and green alike."""
+
+ANNOTATED_BLOCKS = 10
+"""Up to this many blocks the cells of a heat map carry their values."""
+
+PANEL = (4.0, 3.3)
+"""Inches of one panel."""
+
+Draw = Callable[["Axes"], None]
+
+
+def draw_matrix(axes: Axes, rows: Sequence[Sequence[float]], title: str, limits: tuple[float, float]) -> None:
+    """A performance matrix as a heat map: row k is the state after block k, column j the block that is asked.
+
+    Args:
+        axes: where to draw.
+        rows: A, row k with k + 1 entries.
+        title: whose it is.
+        limits: least and largest value of the colours.
+    """
+    size = len(rows)
+    cells = [list(row) + [math.nan] * (size - len(row)) for row in rows]
+    mesh = axes.pcolormesh(cells, cmap="viridis", vmin=limits[0], vmax=limits[1], edgecolors="none")
+    if size <= ANNOTATED_BLOCKS:
+        for after, row in enumerate(rows):
+            for block, value in enumerate(row):
+                red, green, blue, _ = mesh.cmap(mesh.norm(value))
+                light = 0.299 * red + 0.587 * green + 0.114 * blue > 0.42
+                text = f"{value:.3f}" if size > 7 else f"{value:.4f}"
+                place = {"ha": "center", "va": "center", "fontsize": 9 if size <= 7 else 7}
+                axes.text(block + 0.5, after + 0.5, text, color="#000000" if light else "#ffffff", **place)
+    step = math.ceil(size / 12)
+    places = range(0, size, step)
+    axes.set_xticks([place + 0.5 for place in places], [f"D{place}" for place in places])
+    axes.set_yticks([place + 0.5 for place in places], [str(place) for place in places])
+    axes.invert_yaxis()
+    _dress(axes, title, "asked on", "after block")
+    axes.spines[:].set_visible(False)
+
+
+def draw_curves(axes: Axes, curves: Mapping[str, Sequence[float]], title: str, first: int = 0) -> None:
+    """One line a role over the blocks.
+
+    Args:
+        axes: where to draw.
+        curves: role -> value after each block.
+        title: which quantity.
+        first: block of the first value.
+    """
+    for role, values in curves.items():
+        blocks = range(first, first + len(values))
+        axes.plot(blocks, values, label=role, linewidth=1.8, markersize=5, clip_on=False, **ROLE_STYLE[role])
+    last = first + max(len(values) for values in curves.values()) - 1
+    axes.set_xticks(range(first, last + 1, math.ceil((last - first + 1) / 12)))
+    axes.set_xlim(first - 0.15, last + 0.15)
+    axes.margins(y=0.12)
+    axes.grid(axis="y", color=FAINT, linewidth=0.6)
+    _dress(axes, title, "after block", "")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.17),
+        ncols=3,
+        frameon=False,
+        labelcolor=INK,
+        fontsize=9,
+        handlelength=1.6,
+    )
+
+
+def _dress(axes: Axes, title: str, x_label: str, y_label: str) -> None:
+    axes.set_title(title, color=INK, fontsize=11, loc="left")
+    axes.set_xlabel(x_label, color=INK, fontsize=9)
+    axes.set_ylabel(y_label, color=INK, fontsize=9)
+    axes.tick_params(colors=INK, labelsize=9, length=0)
+    axes.patch.set_alpha(0.0)
+    for spine in axes.spines.values():
+        spine.set_color(FAINT)
+
+
+def panel(draw: Draw) -> Figure:
+    """One panel as a figure of its own."""
+    return sheet([draw], columns=1)
+
+
+def sheet(draws: Sequence[Draw], columns: int = 3, title: str = "") -> Figure:
+    """Several panels on one sheet."""
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    rows = max(1, math.ceil(len(draws) / columns))
+    gaps = {} if columns == 1 else {"w_pad": 0.12, "h_pad": 0.12}
+    layout = ConstrainedLayoutEngine(**gaps)
+    figure = Figure(figsize=(PANEL[0] * columns, PANEL[1] * rows), layout=layout, facecolor="none")
+    if title:
+        figure.suptitle(title, color=INK, fontsize=13)
+    for index, draw in enumerate(draws):
+        draw(figure.add_subplot(rows, columns, index + 1))
+    return figure
+
+
+def to_png(figure: Figure, dots_per_inch: int = 130) -> bytes:
+    """A PNG on white ground."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    image = io.BytesIO()
+    FigureCanvasAgg(figure)
+    figure.savefig(image, format="png", dpi=dots_per_inch, facecolor="white")
+    return image.getvalue()
+
+
+def to_svg(figure: Figure, label: str) -> str:
+    """An SVG element to stand inside a page: text stays text, and ink takes the page's colours.
+
+    Args:
+        figure: what to render.
+        label: what a screen reader says; it also keeps the element's inner names apart from those of others.
+    """
+    import matplotlib as mpl
+
+    text = io.StringIO()
+    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": label}):
+        figure.savefig(text, format="svg", metadata=nothing, transparent=True)
+    svg = text.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = (
+        re.sub(r'\s(?:xmlns(?::xlink)?|version|width|height)="[^"]*"', "", svg[: svg.index(">")])
+        + svg[svg.index(">") :]
+    )
+    svg = svg.replace(INK, "currentColor").replace(FAINT, "var(--line)")
+    return svg.replace("<svg", f'<svg role="img" aria-label="{label}"', 1).strip()

@@ -1,0 +1,201 @@
+"""The contract of a backbone as a test that users run on classes of their own."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from contextlib import suppress
+from copy import deepcopy
+from itertools import pairwise
+
+import torch
+
+from ccd_lightning import _contract as tiny
+from ccd_lightning._contract import SIZES, BackboneContractError, close, history, met, require, scored, sizes_of, step
+from ccd_lightning.backbones import Backbone, evaluating
+
+__all__ = ["BackboneContractError", "check_backbone"]
+
+Factory = Callable[[], Backbone]
+
+
+def check_backbone(factory: Factory) -> None:
+    """Run the backbone contract on a tiny stream, as scikit-learn's ``check_estimator`` does for estimators.
+
+    Args:
+        factory: makes a new backbone that knows nobody, such as the class itself.
+
+    Raises:
+        BackboneContractError: at the first point that is violated.
+
+    >>> from ccd_lightning.backbones import BPRMF
+    >>> check_backbone(lambda: BPRMF(dim=4))
+    """
+    for point in (
+        _starts_empty,
+        _grows,
+        _refuses_to_shrink,
+        _scores_all_items,
+        _scores_pairs_and_embeddings_alike,
+        _has_a_loss_with_gradients,
+        _has_a_loss_that_adds_up,
+        _learns_and_scores_its_present_state,
+        _meets_a_second_block,
+        _restores_its_state,
+        _copies_are_independent,
+        _forgets,
+    ):
+        point(factory)
+
+
+def _starts_empty(factory: Factory) -> None:
+    model = factory()
+    kind = type(model).__name__
+    require(isinstance(model, Backbone), "start", f"the factory made a {kind}", "Derive the class from `Backbone`.")
+    mend = "Begin with nobody and no block, register tables with `add_rows`, and let `grow` append the rows."
+    require(sizes_of(model) == (0, 0, -1), "start", f"sizes and block are {sizes_of(model)}, not (0, 0, -1)", mend)
+
+
+def _grows(factory: Factory) -> None:
+    model = factory()
+    twin = deepcopy(model)
+    for size in SIZES:
+        before = tiny.tensors_of(model)
+        for grown in (model, twin):
+            grown.grow(*size, torch.Generator().manual_seed(size[0]))
+        found = f"asked for {size} users and items, it knows {sizes_of(model)[:2]}"
+        require(sizes_of(model)[:2] == size, "growth", found, "Call `super().grow`.")
+        for name, tensor in model.named_parameters():
+            kept = tensor[: len(before[name])] if tensor.dim() else tensor
+            mend = "Append new rows and leave old ones bit for bit."
+            require(torch.equal(kept, before[name]), "growth", f"old rows of `{name}` changed", mend)
+            same = torch.equal(tensor, tiny.tensors_of(twin)[name])
+            mend = "Draw new rows from the generator that `grow` is given, and from nothing else."
+            require(same, "growth", f"new rows of `{name}` are not reproducible", mend)
+
+
+def _refuses_to_shrink(factory: Factory) -> None:
+    model = met(factory, last=1)
+    with suppress(ValueError):
+        model.grow(*SIZES[0], torch.Generator())
+        found = f"asked for {SIZES[0]} users and items, a model of {SIZES[1]} did not object"
+        require(False, "shrinking", found, "Raise a ValueError, as `Backbone.grow` does: call `super().grow` first.")
+
+
+def _scores_all_items(factory: Factory) -> None:
+    model, users = met(factory), torch.tensor([7, 0, 3])
+    scores = scored(model, users)
+    found = f"for 3 users and {model.num_items} items they have shape {tuple(scores.shape)} and dtype {scores.dtype}"
+    fits = scores.shape == (3, model.num_items) and scores.is_floating_point()
+    require(fits, "scores", found, "Return a float tensor with one row a user and one column an item.")
+    require(bool(scores.isfinite().all()), "scores", "some are infinite or NaN", "Keep them finite: mask nothing.")
+    again = scored(model, users)
+    require(torch.equal(again, scores), "scores", "two calls differ", "Draw no noise in evaluation mode.")
+    alone = torch.cat([scored(model, user[None]) for user in users])
+    mend = "Share nothing between the rows, such as a normalisation over the batch."
+    require(close(alone, scores), "scores", "a user's row depends on the other users of the batch", mend)
+
+
+def _scores_pairs_and_embeddings_alike(factory: Factory) -> None:
+    model, users, items = met(factory), torch.tensor([5, 0, 5]), torch.tensor([1, 9, 0])
+    with evaluating(model), torch.no_grad():
+        pairs, found = model.pair_scores(users, items), model.embeddings()
+    same = close(pairs, scored(model, users)[torch.arange(3), items])
+    mend = "Return float `(B,)`, equal to `scores(users)[range(B), items]`."
+    require(same, "pair_scores", "they differ from the rows of all scores", mend)
+    same = found is None or close(found[0] @ found[1].T, scored(model))
+    mend = "Return tables whose products are the scores, or None if the model has none."
+    require(same, "embeddings", "their products are not the scores", mend)
+
+
+def _has_a_loss_with_gradients(factory: Factory) -> None:
+    model = met(factory)
+    loss = model.loss(tiny.batch_of(model))
+    found = f"its shape is {tuple(loss.shape)} and its value {loss.detach().flatten()[:3].tolist()}"
+    require(loss.dim() == 0 and bool(loss.isfinite()), "loss", found, "Return a finite scalar.")
+    require(loss.requires_grad, "loss", "it has no gradient", "Compute it from the parameters, without `detach`.")
+    loss.backward()  # type: ignore[no-untyped-call]
+    idle = [name for name, value in model.named_parameters() if value.requires_grad and value.grad is None]
+    mend = "Use every parameter, or set `requires_grad` of the others to False: DDP waits for each gradient."
+    require(not idle, "loss", f"no gradient reaches {idle}", mend)
+
+
+def _has_a_loss_that_adds_up(factory: Factory) -> None:
+    model = met(factory)
+    whole = tiny.batch_of(model)
+    cuts = [0, whole.global_size // 3, whole.global_size, whole.global_size]
+    parts = [tiny.rows_of(whole, slice(*ends)) for ends in pairwise(cuts)]
+    with evaluating(model), torch.no_grad():
+        again, value, *values = [float(deepcopy(model).loss(batch)) for batch in (whole, whole, *parts)]
+    adds_up = again != value or abs(sum(values) - value) <= 1e-4 * (1 + abs(value))
+    found = f"a batch has loss {value:.6g}, but its parts (of which the last is empty) have {values}"
+    mend = "Sum over the rows, or divide their sum by `batch.global_size`: each process holds a part of the batch."
+    require(adds_up, "loss", found, mend)
+
+
+def _learns_and_scores_its_present_state(factory: Factory) -> None:
+    model, fresh = met(factory), factory()
+    with evaluating(model), torch.inference_mode():
+        model.scores(torch.arange(3))
+    losses = [step(model) for _ in range(60)]
+    found = f"60 steps of Adam led from {losses[0]:.6g} to {losses[-1]:.6g}"
+    require(losses[-1] < losses[0], "loss", found, "Check its sign, and that better scores lower it.")
+    fresh.load_state_dict(model.state_dict())
+    fresh.observe(history(0))
+    mend = "Drop in `shared` what scores keep from before: a fused optimizer does not count up a tensor's version."
+    require(close(scored(model), scored(fresh)), "scores", "after a training step they are outdated", mend)
+
+
+def _meets_a_second_block(factory: Factory) -> None:
+    model = met(factory)
+    twin = deepcopy(model)
+    for seed, grown in enumerate((model, twin)):
+        grown.meet(history(1), "neighbours", 3, torch.Generator().manual_seed(seed))
+    found = f"sizes and block are {sizes_of(model)}, not {(*SIZES[1], 1)}"
+    require(sizes_of(model) == (*SIZES[1], 1), "second block", found, "Call `super().meet`.")
+    random = [name for name, value in model.named_parameters() if not torch.equal(value, tiny.tensors_of(twin)[name])]
+    mend = "Register every table with `add_rows` and call `super().meet`, so that they begin from their neighbours."
+    require(not random, "second block", f"new rows of {random} stayed random", mend)
+    scores = scored(model)
+    found = f"scores of everybody have shape {tuple(scores.shape)} or are not finite"
+    fits = scores.shape == SIZES[1] and bool(scores.isfinite().all())
+    require(fits, "second block", found, "Renew in `observe` whatever has the size of the catalogue.")
+
+
+def _restores_its_state(factory: Factory) -> None:
+    model, fresh, file = met(factory, last=1), factory(), io.BytesIO()
+    torch.save(model.state_dict(), file)
+    file.seek(0)
+    try:
+        fresh.load_state_dict(torch.load(file, weights_only=True))
+    except Exception as error:
+        found = f"a new model cannot load it ({type(error).__name__}: {error})"
+        raise BackboneContractError(f"state: {found}. Keep tensors alone in it, in tables of `add_rows`.") from error
+    fresh.observe(history(1))
+    found = f"sizes and block {sizes_of(model)} came back as {sizes_of(fresh)}"
+    require(sizes_of(fresh) == sizes_of(model), "state", found, "Extend `get_extra_state`, do not replace it.")
+    mend = "Make what they depend on a parameter or a buffer, or renew it in `observe`."
+    require(close(scored(fresh), scored(model)), "state", "restored scores differ", mend)
+
+
+def _copies_are_independent(factory: Factory) -> None:
+    model = met(factory)
+    before, twin = scored(model), deepcopy(model)
+    for _ in range(3):
+        step(twin)
+    mend = "Let `copy.deepcopy` copy every parameter: proxies are copies."
+    require(torch.equal(scored(model), before), "copy", "training a copy changed the original", mend)
+    require(not torch.equal(scored(twin), before), "copy", "training a copy did not change its scores", mend)
+
+
+def _forgets(factory: Factory) -> None:
+    model = met(factory)
+    step(model)
+    fresh = factory()
+    for forgetful in (model, fresh):
+        forgetful.reset(torch.Generator().manual_seed(0))
+        found = f"sizes and block are {sizes_of(forgetful)}, not (0, 0, -1)"
+        require(sizes_of(forgetful) == (0, 0, -1), "reset", found, "Call `super().reset`.")
+        forgetful.meet(history(0), "neighbours", 3, torch.Generator().manual_seed(1))
+    mend = "Set every parameter, buffer and cache anew in `reset`, from its generator."
+    require(close(scored(model), scored(fresh)), "reset", "a trace of the past is left in the scores", mend)

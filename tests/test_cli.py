@@ -1,0 +1,112 @@
+"""The commands as a user types them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import yaml
+from safetensors.numpy import load_file
+
+from ccd_lightning.cli import main
+
+ROOT = Path(__file__).resolve().parents[1]
+SMALL = [
+    *("--data.source.users", "150", "--data.source.items", "100", "--data.source.interactions", "3500"),
+    *("--data.source.blocks", "2", "--trainer.accelerator", "cpu"),
+    *(f"--trainer.plan.{kind}.max_epochs=1" for kind in ("base", "first_distillation", "student_update")),
+    *(f"--trainer.plan.{kind}.max_epochs=1" for kind in ("teacher_update", "distillation")),
+]
+CONFIG = ["--config", str(ROOT / "configs" / "ccd.yaml")]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cli") / "run"
+    main(["fit", *CONFIG, *SMALL, "--trainer.default_root_dir", str(folder)])
+    return folder
+
+
+def saved(run: Path) -> list[str]:
+    return ["--config", str(run / "config.yaml"), "--ckpt_path", "last"]
+
+
+def test_fit_writes_the_files_of_a_run(run: Path) -> None:
+    names = {path.name for path in run.iterdir()}
+    expected = {"config.yaml", "stream.json", "metrics.json", "metrics.csv", "report.html", "report.png", "checkpoints"}
+    assert expected | {"users.parquet", "items.parquet"} <= names
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert config["trainer"]["plan"]["base"]["max_epochs"] == 1
+    assert config["trainer"]["default_root_dir"] == str(run)
+
+
+def test_fit_refuses_a_folder_that_holds_a_stream(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as error:
+        main(["fit", *CONFIG, *SMALL, "--trainer.default_root_dir", str(run)])
+    assert error.value.code == 2
+    assert "already holds a stream" in capsys.readouterr().err
+
+
+def test_fit_goes_on_from_last(run: Path) -> None:
+    before = json.loads((run / "metrics.json").read_text())
+    main(["fit", *CONFIG, *SMALL, "--trainer.default_root_dir", str(run), "--ckpt_path", "last"])
+    after = json.loads((run / "metrics.json").read_text())
+    assert after["teacher"] == before["teacher"]
+
+
+def test_test_measures_what_the_run_measured(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    main(["test", *saved(run)])
+    printed = capsys.readouterr().out
+    row = json.loads((run / "metrics.json").read_text())["teacher"]["recall@20"]["A"][-1]
+    for block, value in enumerate(row):
+        line = next(line for line in printed.splitlines() if f"test/teacher/recall@20/D{block}" in line)
+        assert float(line.split("│")[2]) == pytest.approx(value, abs=1e-6)
+
+
+def test_predict_writes_raw_ids(run: Path) -> None:
+    main(["predict", *saved(run), "--recommendations.k", "5"])
+    table = pl.read_parquet(run / "recommendations.parquet")
+    assert table.columns == ["user", "rank", "item", "score"]
+    assert set(table["item"]) <= set(pl.read_parquet(run / "items.parquet")["raw"])
+    assert table.group_by("user").len()["len"].max() == 5
+
+
+def test_export_can_be_used_without_the_library(run: Path) -> None:
+    main(["export", *saved(run)])
+    export = run / "export"
+    manifest = json.loads((export / "manifest.json").read_text())
+    tensors = load_file(export / "student.safetensors")
+    assert tensors["users"].shape == (manifest["num_users"], manifest["dim"])
+    code = (export / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    printed = subprocess.run([sys.executable, "-c", code], cwd=export, capture_output=True, text=True, check=True).stdout
+    users = pl.read_parquet(export / "users.parquet")
+    assert users["id"].to_list() == list(range(manifest["num_users"]))
+    scores = tensors["users"][0] @ tensors["items"].T
+    best = pl.read_parquet(export / "items.parquet")["raw"].gather(np.argsort(-scores)[:20])
+    assert str(best.to_list()) in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--trainer.plan.base.learning_rat", "1"], "learning_rat"),
+        (["--data.source.class_path", "ccd_lightning.data.BlockTable", "--data.source.path", "nowhere.parquet"], "nowhere.parquet"),
+        (["--trainer.plan.base.learning_rate=-1"], "learning_rate"),
+        (["--ckpt_path", "last"], "no stream checkpoint"),
+    ],
+)
+def test_mistakes_end_in_one_message_and_exit_code_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    with pytest.raises(SystemExit) as error:
+        main(["fit", *CONFIG, "--trainer.default_root_dir", str(tmp_path / "run"), *arguments])
+    assert error.value.code == 2
+    printed = capsys.readouterr().err
+    assert message in printed
+    assert "Traceback" not in printed
