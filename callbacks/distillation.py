@@ -69,6 +69,7 @@ class DistillationCallback(StreamCallback):
         self.exclusion = exclusion
         self.observed: Span = observed
         self._sources: list[ReplaySource] | None = None
+        self._draw: ReplayDraw | None = None
 
     @override
     def on_stage_start(self, trainer: StreamTrainer, system: CollaborativeDistillation, stage: Stage) -> None:
@@ -83,7 +84,10 @@ class DistillationCallback(StreamCallback):
 
     @override
     def on_stage_end(self, trainer: StreamTrainer, system: CollaborativeDistillation, stage: Stage) -> None:
-        """Let go of knowledge that later stages must take anew."""
+        """Note how much was replayed; let go of knowledge that later stages must take anew."""
+        if self._draw is not None:
+            trainer.record.replayed[stage.name] = dict(self._draw.counts)
+            self._draw = None
         if stage.is_last_of_kind:
             self._sources = None
 
@@ -94,7 +98,7 @@ class DistillationCallback(StreamCallback):
         system.to(trainer.strategy.root_device)
         stream = trainer.stream
         sources = self._replay_sources(system, stream, stage.block, self.student_replay, with_student=False)
-        scorers = [system.teacher_system(), system.student.backbone]
+        scorers: list[Scorer] = [system.teacher_system(), system.student.backbone]
         system.student.excluded = self._exclusion(stream, stage.block, scorers, sources, system.device)
         self._add_replay(system.student, sources, self.student_replay)
 
@@ -152,7 +156,7 @@ class DistillationCallback(StreamCallback):
     def _add_replay(self, learner: Recommender, sources: list[ReplaySource], settings: ReplaySettings) -> None:
         if not sources:
             return
-        draw = ReplayDraw(sources, settings.eps)
+        draw = self._draw = ReplayDraw(sources, settings.eps)
         auto_encoder = isinstance(learner.backbone, MultVAE)
         learner.objectives.append(SoftPositives(draw) if auto_encoder else Replay(draw, settings.scale, settings.decay))
 

@@ -22,8 +22,8 @@ from ccd_lightning.types import Block, Stage
 class StreamProgress(StreamCallback):
     """Tells block, stage, model, epoch, losses, validation Recall@20, elapsed and remaining time.
 
-    In a terminal a panel changes in place; everywhere each stage and each measurement leaves a line, and the end a table. Only
-    the first process speaks. Losses are means over the steps of an epoch.
+    In a terminal a panel changes in place; everywhere each stage and each measurement leaves a line, and the end a
+    table. Only the first process speaks. Losses are means over the steps of an epoch.
 
     Args:
         quiet: hold back what Lightning says at every single stage, but for warnings.
@@ -53,8 +53,9 @@ class StreamProgress(StreamCallback):
         self._screen = Screen(self._render, self.quiet)
         self._screen.open()
         self._screen.tell(
-            f"{trainer.stream.source.describe()}: {len(blocks)} blocks, {blocks[-1].num_users} users, {blocks[-1].num_items} items,"
-            f" {len(self._work) - trainer.stages_done} of {len(self._work)} stages to go, into {trainer.default_root_dir}"
+            f"{trainer.stream.source.describe()}: {len(blocks)} blocks, {blocks[-1].num_users} users,"
+            f" {blocks[-1].num_items} items, {len(self._work) - trainer.stages_done} of {len(self._work)} stages to go,"
+            f" into {trainer.default_root_dir}"
         )
 
     @override

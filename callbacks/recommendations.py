@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 class Recommendations(Callback):
     """Writes the student's best items for every user that `trainer.predict` scores, as Parquet.
 
-    Columns: ``user`` and ``item`` in raw ids of the data's own type, ``rank`` (int32, 1 is the best) and ``score`` (float32);
-    users in order of appearance, their items best first. The file appears when the last user is done. With several processes,
-    process r > 0 writes ``<name>-<r>.parquet`` beside it; no user is in two files.
+    Columns: ``user`` and ``item`` in raw ids of the data's own type, ``rank`` (int32, 1 is the best) and ``score``
+    (float32); users in order of appearance, their items best first. The file appears when the last user is done. With
+    several processes, process r > 0 writes ``<name>-<r>.parquet`` beside it; no user is in two files.
 
     Args:
         k: items a user; a user who has seen nearly everything gets fewer.
@@ -49,8 +49,8 @@ class Recommendations(Callback):
         stream, backbone = _stream_of(trainer), pl_module.student.backbone
         if self.k > backbone.num_items:
             raise ValueError(
-                f"`k` is {self.k}, but the student knows {backbone.num_items} items: ask for at most as many, or pass the"
-                " `ckpt_path` of a trained stream."
+                f"`k` is {self.k}, but the student knows {backbone.num_items} items: ask for at most as many, or pass"
+                " the `ckpt_path` of a trained stream."
             )
         if self.exclude_seen:
             self._seen = stream.history(backbone.known_block).observed("cumulative").to(pl_module.device)
@@ -111,7 +111,7 @@ class Recommendations(Callback):
         """Scores and items of the top K without what was seen, both ``(B, k)``; -inf where nothing is left."""
         if self._seen is not None:
             scores = scores.index_put(self._seen.of(users), scores.new_tensor(-torch.inf))
-        values, items = scores.nan_to_num(nan=-torch.inf).topk(self.k)
+        values, items = scores.nan_to_num(nan=-torch.inf, neginf=-torch.inf).topk(self.k)
         return values.float().cpu(), items.cpu()
 
     def _rows(self, users: Tensor, values: Tensor, items: Tensor) -> pl.DataFrame:
@@ -136,7 +136,7 @@ def _stream_of(trainer: Trainer) -> ContinualDataModule:
     stream: Any = getattr(trainer, "datamodule", None)
     if not isinstance(stream, ContinualDataModule):
         raise ValueError(
-            f"Recommendations need the stream's ids, but `datamodule` is {type(stream).__name__}: pass the ContinualDataModule to"
-            " `predict`."
+            f"Recommendations need the stream's ids, but `datamodule` is {type(stream).__name__}: pass the"
+            " ContinualDataModule to `predict`."
         )
     return stream

@@ -30,8 +30,8 @@ class StreamReport(StreamCallback):
     """Keeps the reports of a run up to date in `trainer.default_root_dir`; each file is whole at any time.
 
     After every stage ``stream.json`` (the manifest), ``metrics.json`` and ``metrics.csv``; after every block also
-    ``users.parquet`` and ``items.parquet`` (raw and contiguous ids), ``report.html`` and ``report.png``, and the averages of
-    every role to the Trainer's loggers.
+    ``users.parquet`` and ``items.parquet`` (raw and contiguous ids), ``report.html`` and ``report.png``. The averages
+    of every role then go to the Trainer's loggers.
 
     Args:
         metric: what figures and the page show; without Recall@20 among the metrics, the first one stands in for it.
@@ -48,7 +48,8 @@ class StreamReport(StreamCallback):
         measured = [f"{name}@{k}" for k in system.ks for name in ("recall", "ndcg", "hit_rate")]
         if self.metric not in (METRIC, *measured):
             raise ValueError(
-                f"The report's `metric` is {self.metric!r}, but the run measures {', '.join(measured)}: name one of these."
+                f"The report's `metric` is {self.metric!r}, but the run measures {', '.join(measured)}: name one of"
+                " these."
             )
         self._write_tables(trainer)
 
@@ -105,7 +106,7 @@ class StreamReport(StreamCallback):
             self._write_figures(trainer, run)
 
     def _write_figures(self, trainer: StreamTrainer, run: Path) -> None:
-        # Matplotlib takes a while to load, and most imports of the callbacks never draw.
+        # Whoever imports the callbacks does not wait for what draws.
         from ccd_lightning.reporting.figures import sheet, to_png
         from ccd_lightning.reporting.page import report_page
         from ccd_lightning.reporting.panels import panels

@@ -27,7 +27,7 @@ def require(fulfilled: bool, point: str, found: str, mend: str) -> None:
 
 
 def history(last: int) -> History:
-    """Blocks 0, ..., ``last``: even users take even items and odd users odd ones, so there is something to learn."""
+    """Blocks 0, ..., ``last``: even users take even items, odd users odd ones, and the first items most of all."""
     return History(tuple(_block(index) for index in range(last + 1)))
 
 
@@ -36,7 +36,8 @@ def _block(index: int) -> Block:
     old_users, old_items = SIZES[index - 1] if index else (0, 0)
     grid = torch.cartesian_prod(torch.arange(users), torch.arange(items))
     new = (grid[:, 0] >= old_users) | (grid[:, 1] >= old_items)
-    pairs = grid[(grid.sum(1) % 2 == 0) & new]
+    popular = (grid[:, 1] < items // 2) | (grid[:, 0] % 3 == 0)
+    pairs = grid[(grid.sum(1) % 2 == 0) & popular & new]
     none = Interactions.empty()
     return Block(index, users, items, old_users, old_items, Interactions(pairs[:, 0], pairs[:, 1]), none, none)
 
@@ -77,9 +78,17 @@ def rows_of(batch: RankingBatch | UserBatch, rows: slice) -> RankingBatch | User
 
 
 def scored(model: Backbone, users: Tensor | None = None) -> Tensor:
-    """Scores in evaluation mode, of all the users by default."""
-    with evaluating(model), torch.no_grad():
+    """Scores as an evaluation takes them, of all the users by default."""
+    with evaluating(model), torch.inference_mode():
         return model.scores(torch.arange(model.num_users) if users is None else users).clone()
+
+
+def lead(model: Backbone) -> float:
+    """How much higher the items of block 0 that a user took score than the others, on average."""
+    scores, (users, items) = scored(model), history(0).block.train
+    observed = torch.zeros_like(scores, dtype=torch.bool)
+    observed[users, items] = True
+    return float(scores[observed].mean() - scores[~observed].mean())
 
 
 def tensors_of(model: Backbone) -> dict[str, Tensor]:

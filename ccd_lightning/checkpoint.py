@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from ccd_lightning.types import Stage, StageKind
 
 VERSION = 1
 SUFFIX = ".ckpt"
+UNFINISHED = ".part"
 FOLDER = "checkpoints"
 
 
@@ -57,7 +58,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             " Remove it to fall back to the one before, or pass another `ckpt_path`."
         ) from error
     if not isinstance(payload, dict) or "version" not in payload or "system" not in payload:
-        raise MisconfigurationException(f"{path} is no stream checkpoint: pass a file written by `StreamCheckpoint`, or `last`.")
+        raise MisconfigurationException(
+            f"{path} is no stream checkpoint: pass a file written by `StreamCheckpoint`, or `last`."
+        )
     if payload["version"] > VERSION:
         raise MisconfigurationException(
             f"{path} has version {payload['version']}, but this release reads up to version {VERSION}: upgrade ccd-lightning."
@@ -75,7 +78,24 @@ def _serial(path: Path) -> int:
     return int(found.group(1)) if found else -1
 
 
-def find_checkpoint(ckpt_path: str | Path, run: Path) -> Path:
+class Saved(NamedTuple):
+    """Where a stream can go on.
+
+    Attributes:
+        finished: checkpoints written after a stage, the newest first; empty before the first stage has ended.
+        unfinished: state within the stage that follows the newest of them, if there is one.
+    """
+
+    finished: list[Path]
+    unfinished: Path | None
+
+
+def unfinished_path(run: Path, serial: int, stage: Stage) -> Path:
+    """Where the state within the ``serial``-th stage of a stream is kept."""
+    return run / FOLDER / f"{serial:05d}-{stage.name}{UNFINISHED}"
+
+
+def find_saved(ckpt_path: str | Path, run: Path) -> Saved:
     """Resolve what the user passed: ``last``, a run folder, or a file.
 
     Args:
@@ -86,14 +106,17 @@ def find_checkpoint(ckpt_path: str | Path, run: Path) -> Path:
         MisconfigurationException: if there is nothing there.
     """
     path = run if str(ckpt_path) == "last" else Path(ckpt_path)
-    if path.is_dir():
-        found = checkpoints_in(path)
-        if not found:
-            raise MisconfigurationException(
-                f"There is no stream checkpoint in {path / FOLDER}: start the stream with `fit` and without `--ckpt_path`, or"
-                " pass the folder of a run that has one."
-            )
-        return found[-1]
-    if not path.is_file():
-        raise MisconfigurationException(f"`ckpt_path` is {ckpt_path}, but no such file or folder exists: pass `last`, a run's folder or a checkpoint file.")
-    return path
+    if path.is_file():
+        return Saved([path], None)
+    if not path.is_dir():
+        raise MisconfigurationException(
+            f"`ckpt_path` is {ckpt_path}, but no such file or folder exists: pass `last`, a run's folder or a checkpoint file."
+        )
+    finished = checkpoints_in(path)[::-1]
+    unfinished = sorted((path / FOLDER).glob(f"*{UNFINISHED}"), key=_serial)
+    if not finished and not unfinished:
+        raise MisconfigurationException(
+            f"There is no stream checkpoint in {path / FOLDER}: start the stream with `fit` and without `--ckpt_path`, or pass"
+            " the folder of a run that has one."
+        )
+    return Saved(finished, unfinished[-1] if unfinished else None)

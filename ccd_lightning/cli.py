@@ -6,12 +6,18 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from lightning_utilities.core.rank_zero import rank_zero_only
 from typing_extensions import override
 
-from ccd_lightning.callbacks import DistillationCallback, Recommendations, StreamCheckpoint, StreamProgress, StreamReport
+from ccd_lightning.callbacks import (
+    DistillationCallback,
+    Recommendations,
+    StreamCheckpoint,
+    StreamProgress,
+    StreamReport,
+)
 from ccd_lightning.checkpoint import checkpoints_in
 from ccd_lightning.data import ContinualDataModule
 from ccd_lightning.modules import CollaborativeDistillation

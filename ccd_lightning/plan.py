@@ -38,7 +38,9 @@ class StreamPlan:
     def __post_init__(self) -> None:
         """Refuse an empty cycle."""
         if self.teacher_every < 1:
-            raise ValueError(f"`teacher_every` is {self.teacher_every}, but a cycle has at least 1 block: pass 1 or more.")
+            raise ValueError(
+                f"`teacher_every` is {self.teacher_every}, but a cycle has at least 1 block: pass 1 or more."
+            )
 
     def stages(self, block: int, num_teachers: int) -> Iterator[Stage]:
         """The stages of one block in order.

@@ -65,7 +65,9 @@ class StreamRecord:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything, as plain lists and numbers."""
-        matrices = {role: {group: matrix.state_dict() for group, matrix in of.items()} for role, of in self.matrices.items()}
+        matrices = {
+            role: {group: matrix.state_dict() for group, matrix in of.items()} for role, of in self.matrices.items()
+        }
         names = ("users", "seconds", "stages", "replayed", "peak_bytes")
         return {"matrices": matrices, **{name: getattr(self, name) for name in names}}
 

@@ -5,18 +5,23 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning_utilities.core.rank_zero import rank_zero_warn
 
 from ccd_lightning.backbones import Backbone
-from ccd_lightning.checkpoint import read_checkpoint, stage_from_state, stage_to_state
+from ccd_lightning.checkpoint import Saved, read_checkpoint, stage_from_state, stage_to_state, unfinished_path
 from ccd_lightning.data import ContinualDataModule, check_same_blocks
 from ccd_lightning.modules import PROXIES, CollaborativeDistillation
+from ccd_lightning.types import Stage
 
 if TYPE_CHECKING:
     from ccd_lightning.trainer import StreamTrainer
 
 
-def stream_state(trainer: StreamTrainer, system: CollaborativeDistillation, stream: ContinualDataModule) -> dict[str, Any]:
+def stream_state(
+    trainer: StreamTrainer, system: CollaborativeDistillation, stream: ContinualDataModule
+) -> dict[str, Any]:
     """Everything that the next stage needs, as tensors and plain values."""
     last = trainer.last_stage
     if last is None:
@@ -33,21 +38,23 @@ def stream_state(trainer: StreamTrainer, system: CollaborativeDistillation, stre
 
 
 def restore_stream(
-    trainer: StreamTrainer, system: CollaborativeDistillation, stream: ContinualDataModule, path: Path
+    trainer: StreamTrainer, system: CollaborativeDistillation, stream: ContinualDataModule, saved: Saved
 ) -> None:
-    """Bring trainer, system and callbacks to where a checkpoint was written.
+    """Bring trainer, system and callbacks to the newest checkpoint that can be read.
 
     Args:
         trainer: an unused trainer.
         system: a new system of the same configuration.
         stream: the data, old blocks unchanged; new ones may have arrived.
-        path: a file of `StreamCheckpoint`.
+        saved: what was found.
 
     Raises:
-        MisconfigurationException: if the checkpoint is of another model.
+        MisconfigurationException: if no checkpoint can be read, or it is of another model.
         ValueError: if an old block has changed.
     """
-    state = read_checkpoint(path)
+    if not saved.finished:
+        return
+    path, state = _newest_readable(saved.finished)
     check_same_blocks(state["fingerprints"], stream.stream, stream.source.describe())
     try:
         system.load_state_dict(state["system"])
@@ -68,6 +75,29 @@ def restore_stream(
     trainer.fit_loop.load_state_dict(state["loops"])
     # The saved stage is finished: the next one starts at its first epoch.
     trainer.fit_loop.restarting = False
+
+
+def resumable(unfinished: Path | None, run: Path, serial: int, stage: Stage) -> Path | None:
+    """The state within a stage, if that is the stage to go on with and its file is whole."""
+    if unfinished is None or unfinished.name != unfinished_path(run, serial, stage).name:
+        return None
+    try:
+        torch.load(unfinished, map_location="cpu", weights_only=True)
+    except Exception as error:
+        rank_zero_warn(f"{unfinished} cannot be read ({type(error).__name__}); the stage {stage.name} begins anew.")
+        return None
+    return unfinished
+
+
+def _newest_readable(paths: list[Path]) -> tuple[Path, dict[str, Any]]:
+    for path, older in zip(paths, [*paths[1:], None], strict=True):
+        try:
+            return path, read_checkpoint(path)
+        except MisconfigurationException as error:
+            if older is None:
+                raise
+            rank_zero_warn(f"{error} Going on from {older.name} instead.")
+    raise AssertionError("unreachable: the last path either returns or raises")
 
 
 def _backbones(system: CollaborativeDistillation) -> list[Backbone]:

@@ -47,12 +47,17 @@ class BestState(Callback):
         value = float(trainer.callback_metrics[self.monitor])
         if value > self.best:
             self.best = value
-            self._state = {name: tensor.detach().clone() for name, tensor in pl_module.state_dict().items()}
+            # What the stage minimises is no part of the model.
+            self._state = {
+                name: tensor.detach().clone()
+                for name, tensor in pl_module.state_dict().items()
+                if not name.startswith("objectives.")
+            }
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._state:
-            pl_module.load_state_dict(self._state)
+            pl_module.load_state_dict(self._state, strict=False)
 
     @override
     def state_dict(self) -> dict[str, Any]:

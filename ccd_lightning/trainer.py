@@ -9,19 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from typing_extensions import override
 
-from ccd_lightning.checkpoint import find_checkpoint
+from ccd_lightning.checkpoint import find_saved
 from ccd_lightning.data import ContinualDataModule
 from ccd_lightning.export import export_student
 from ccd_lightning.hooks import StreamCallback
 from ccd_lightning.modules import MONITOR, CollaborativeDistillation, Recommender
 from ccd_lightning.plan import StreamPlan
 from ccd_lightning.record import StreamRecord
-from ccd_lightning.resume import restore_stream
+from ccd_lightning.resume import restore_stream, resumable
 from ccd_lightning.stage_callbacks import BestState, EvaluationClock
 from ccd_lightning.types import Stage, StageKind, StageSettings
 
@@ -50,6 +50,8 @@ class StreamTrainer(Trainer):
         kwargs: further arguments of `lightning.pytorch.Trainer`.
     """
 
+    callbacks: list[Callback]
+
     def __init__(
         self,
         plan: StreamPlan | None = None,
@@ -76,6 +78,7 @@ class StreamTrainer(Trainer):
         self.last_stage: Stage | None = None
         self.stages_done = 0
         self._epochs_of_a_stage = max_epochs
+        self._unfinished: Path | None = None
         self.stream: ContinualDataModule
 
     @override
@@ -148,8 +151,9 @@ class StreamTrainer(Trainer):
         self._call("on_stage_start", system, stage)
         learner = system.learner(stage)
         learner.begin_stage(stage, settings, stream.history(stage.block), stream.seed, self.current_epoch)
+        unfinished = resumable(self._unfinished, Path(self.default_root_dir), self.stages_done + 1, stage)
         with self._fresh_loops(learner, settings):
-            super().fit(learner, datamodule=stream)
+            super().fit(learner, datamodule=stream, ckpt_path=unfinished, weights_only=True)
         learner.end_stage()
         self.record.add_seconds(stage, time.monotonic() - started, self.current_epoch - learner.first_epoch)
         if stage.is_last_of_kind:
@@ -196,7 +200,7 @@ class StreamTrainer(Trainer):
                 self._measure(system, stream, role, block)
 
     @override
-    def test(  # type: ignore[override]
+    def test(
         self,
         model: Any = None,
         dataloaders: Any = None,
@@ -223,7 +227,7 @@ class StreamTrainer(Trainer):
         return super().test(model, dataloaders, ckpt_path, verbose, datamodule, weights_only)
 
     @override
-    def predict(  # type: ignore[override]
+    def predict(
         self,
         model: Any = None,
         dataloaders: Any = None,
@@ -270,8 +274,11 @@ class StreamTrainer(Trainer):
             print(f"The student is in {folder}.")
 
     def _restore(self, system: CollaborativeDistillation, stream: ContinualDataModule, ckpt_path: Any) -> None:
+        self._unfinished = None
         if ckpt_path is not None:
-            restore_stream(self, system, stream, find_checkpoint(ckpt_path, Path(self.default_root_dir)))
+            saved = find_saved(ckpt_path, Path(self.default_root_dir))
+            restore_stream(self, system, stream, saved)
+            self._unfinished = saved.unfinished
 
     def stream_callbacks(self) -> list[StreamCallback]:
         """The callbacks that hear of blocks and stages."""

@@ -247,7 +247,9 @@ class StageSettings:
         """Refuse values that no optimisation can run with."""
         for name, least in (("learning_rate", 0.0), ("weight_decay", 0.0), ("evaluate_every", 0), ("patience", 1)):
             if getattr(self, name) < least:
-                raise ValueError(f"`{name}` is {getattr(self, name)}, but must be at least {least}: mend the stage's settings.")
+                raise ValueError(
+                    f"`{name}` is {getattr(self, name)}, but must be at least {least}: mend the stage's settings."
+                )
         for name in ("batch_size", "negatives", "max_epochs"):
             value = getattr(self, name)
             if value is not None and value < 1:

@@ -84,7 +84,9 @@ def test_export_can_be_used_without_the_library(run: Path) -> None:
     tensors = load_file(export / "student.safetensors")
     assert tensors["users"].shape == (manifest["num_users"], manifest["dim"])
     code = (export / "README.md").read_text().split("```python\n")[1].split("```")[0]
-    printed = subprocess.run([sys.executable, "-c", code], cwd=export, capture_output=True, text=True, check=True).stdout
+    printed = subprocess.run(
+        [sys.executable, "-c", code], cwd=export, capture_output=True, text=True, check=True
+    ).stdout
     users = pl.read_parquet(export / "users.parquet")
     assert users["id"].to_list() == list(range(manifest["num_users"]))
     scores = tensors["users"][0] @ tensors["items"].T
@@ -96,7 +98,10 @@ def test_export_can_be_used_without_the_library(run: Path) -> None:
     ("arguments", "message"),
     [
         (["--trainer.plan.base.learning_rat", "1"], "learning_rat"),
-        (["--data.source.class_path", "ccd_lightning.data.BlockTable", "--data.source.path", "nowhere.parquet"], "nowhere.parquet"),
+        (
+            ["--data.source.class_path", "ccd_lightning.data.BlockTable", "--data.source.path", "nowhere.parquet"],
+            "nowhere.parquet",
+        ),
         (["--trainer.plan.base.learning_rate=-1"], "learning_rate"),
         (["--ckpt_path", "last"], "no stream checkpoint"),
     ],

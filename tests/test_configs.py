@@ -50,7 +50,12 @@ def test_config_of_a_real_stream_runs(tmp_path: Path, shared_data: Path, config:
 @pytest.mark.parametrize("overlay", [[], ["fine_tuning.yaml"]])
 def test_config_of_the_simulated_stream_runs(tmp_path: Path, overlay: list[str]) -> None:
     files = [part for name in ["ccd.yaml", *overlay] for part in ("--config", str(CONFIGS / name))]
-    sizes = ["--data.source.users=150", "--data.source.items=100", "--data.source.interactions=3500", "--data.source.blocks=3"]
+    sizes = [
+        "--data.source.users=150",
+        "--data.source.items=100",
+        "--data.source.interactions=3500",
+        "--data.source.blocks=3",
+    ]
     main(["fit", *files, *SHORT, *sizes, "--trainer.default_root_dir", str(tmp_path / "run")])
     check(tmp_path / "run", blocks=3, teachers=2)
 

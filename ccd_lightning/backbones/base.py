@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ccd_lightning import functional as F  # noqa: N812 (as torch.nn.functional is commonly imported)
+from ccd_lightning import functional as F
 from ccd_lightning.data.history import History
 from ccd_lightning.types import RankingBatch, Side, UserBatch
 
@@ -197,7 +197,11 @@ class Backbone(nn.Module, ABC):
         pairs = history.observed("block")
         values = torch.ones(pairs.size)
         by_user = torch.sparse_coo_tensor(
-            torch.stack([pairs.rows, pairs.columns]), values, (pairs.num_rows, pairs.num_columns), is_coalesced=True, check_invariants=False
+            torch.stack([pairs.rows, pairs.columns]),
+            values,
+            (pairs.num_rows, pairs.num_columns),
+            is_coalesced=True,
+            check_invariants=False,
         )
         before = {name: getattr(self, name).detach().cpu()[: old[side]] for name, side in self._sides.items()}
         for name, side in self._sides.items():

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ccd_lightning import functional as F  # noqa: N812
+from ccd_lightning import functional as F
 from ccd_lightning.backbones.base import EmbeddingBackbone
 from ccd_lightning.data.history import History
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ccd_lightning import functional as F  # noqa: N812
+from ccd_lightning import functional as F
 from ccd_lightning.backbones.base import Backbone
 from ccd_lightning.data.history import History, Span
 from ccd_lightning.data.pairs import PairSet
-from ccd_lightning.seeding import keyed_normal
+from ccd_lightning.seeding import keyed_normal, seeded_generator
 from ccd_lightning.types import Interactions, Side, UserBatch
 
 
@@ -26,7 +26,7 @@ class MultVAE(Backbone):
         anneal_steps: steps over which the weight rises from 0 to 1, cut at ``max_anneal``.
         history: which interactions a user's row holds: of the present block, or of all the blocks so far.
         soft_value: value of a soft positive in an input row.
-        seed: seed of the noise.
+        seed: seed of the shared weights and of the noise.
     """
 
     batch_type = UserBatch
@@ -56,6 +56,7 @@ class MultVAE(Backbone):
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
         self._rows = PairSet(*Interactions.empty(), 0, 0)
         self._soft = self._rows
+        self.reset(seeded_generator(seed, "vae weights"))
 
     def observe(self, history: History) -> None:
         """Take the users' input rows; soft positives of an earlier block are dropped."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from ccd_lightning import functional as F  # noqa: N812
+from ccd_lightning import functional as F
 
 
 class PerformanceMatrix:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from ccd_lightning import functional as F  # noqa: N812
+from ccd_lightning import functional as F
 
 
 class RankingMetrics(Metric):

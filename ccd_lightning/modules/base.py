@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from typing_extensions import override
@@ -22,6 +23,8 @@ from ccd_lightning.types import Batch, EvaluationBatch, Stage, StageSettings
 
 MONITOR = "valid/recall@20"
 """What early stopping and best-state keeping watch."""
+
+_NO_BATCH = 2**62
 
 
 class Recommender(LightningModule):
@@ -49,7 +52,7 @@ class Recommender(LightningModule):
         self.seed = 0
         self.first_epoch = 0
         self._epoch_losses: dict[str, Tensor] = {}
-        self._refreshes = 0
+        self._first_bad: dict[str, Tensor] = {}
         self._valid: list[RankingMetrics] = []
 
     @property
@@ -73,12 +76,11 @@ class Recommender(LightningModule):
             first_epoch: the Trainer's epoch count at which the stage begins.
         """
         self.stage, self.settings, self.seed, self.first_epoch = stage, settings, seed, first_epoch
-        self._refreshes = 0
         self.backbone.meet(history, self.new_rows, self.new_rows_topk, self.generator("new rows"))
         self.objectives.insert(0, self._own_loss(history))
         for objective in self._objectives():
             objective.prepare(self.backbone)
-        self.refresh()
+        self.refresh(epoch=0)
 
     def end_stage(self) -> None:
         """Let go of the stage's objectives and of what they hold."""
@@ -87,11 +89,34 @@ class Recommender(LightningModule):
         self.objectives = nn.ModuleList()
         self.excluded = None
 
-    def refresh(self) -> None:
-        """Redraw the samples that depend on the model's present state."""
+    def refresh(self, epoch: int) -> None:
+        """Redraw the samples that depend on the model's present state.
+
+        Args:
+            epoch: epoch of the stage from which on they are learned.
+        """
         for index, objective in enumerate(self._objectives()):
-            objective.refresh(self.backbone, self.generator("refresh", index, self._refreshes))
-        self._refreshes += 1
+            objective.refresh(self.backbone, self.generator("refresh", index, epoch))
+
+    def check_finite(self) -> None:
+        """Refuse to go on, or to save, with losses or parameters that are not finite.
+
+        Raises:
+            MisconfigurationException: naming the stage, the objective and the first bad batch of the epoch.
+        """
+        stage = "training" if self.stage is None else self.stage.name
+        for name, batch in self._first_bad.items():
+            if batch < _NO_BATCH:
+                raise MisconfigurationException(
+                    f"{stage}: the objective `{name}` of {self.role} was not finite at batch {int(batch)} of epoch"
+                    f" {self.stage_epoch}, but training needs finite losses. The last good checkpoint is kept: lower the stage's"
+                    " learning rate or the objective's weight, and go on with `--ckpt_path last`."
+                )
+        if not all(bool(parameter.isfinite().all()) for parameter in self.backbone.parameters()):
+            raise MisconfigurationException(
+                f"{stage}: parameters of {self.role} were not finite after epoch {self.stage_epoch}. The last good checkpoint is"
+                " kept: lower the stage's learning rate, and go on with `--ckpt_path last`."
+            )
 
     def epoch_batches(self) -> list[BatchSet]:
         """This epoch's batches, objective by objective, on the model's device."""
@@ -111,22 +136,31 @@ class Recommender(LightningModule):
                 if not isinstance(batch, objective.batch_types):
                     continue
                 value = objective(self.backbone, batch)
-                self._count_loss(objective.name, value.detach())
+                self._count_loss(objective.name, value.detach(), batch_idx)
                 terms.append(objective.weight(self.stage_epoch) * value)
         # Objectives' own parameters take part in every step, because DDP waits for the gradient of each parameter.
         idle = [parameter.sum() * 0.0 for parameter in self.objectives.parameters() if parameter.requires_grad]
         # The losses of all the processes add up, but DDP averages their gradients.
         return torch.stack([*terms, *idle]).sum() * world_size()
 
-    def _count_loss(self, name: str, value: Tensor) -> None:
-        # Summed on the device: logging each step would wait for it.
-        self._epoch_losses[name] = self._epoch_losses[name] + value if name in self._epoch_losses else value
+    def _count_loss(self, name: str, value: Tensor, batch_idx: int) -> None:
+        # Kept on the device: logging or looking at each step would wait for it.
+        bad = torch.where(value.isfinite(), _NO_BATCH, batch_idx)
+        known = name in self._epoch_losses
+        self._epoch_losses[name] = self._epoch_losses[name] + value if known else value
+        self._first_bad[name] = torch.minimum(self._first_bad[name], bad) if known else bad
+
+    @override
+    def on_train_start(self) -> None:
+        for objective in self._objectives():
+            objective.resume(self.backbone)
 
     @override
     def on_train_epoch_end(self) -> None:
+        self.check_finite()
         for name, value in self._epoch_losses.items():
             self.log(f"{self.role}/loss/{name}", value, reduce_fx="sum", sync_dist=True)
-        self._epoch_losses = {}
+        self._epoch_losses, self._first_bad = {}, {}
 
     @override
     def on_validation_epoch_start(self) -> None:
@@ -147,7 +181,7 @@ class Recommender(LightningModule):
             self.log(f"valid/{name}", mean, logger=False)
             self.log(f"{self.role}/valid/{name}", mean)
         if self.trainer.state.fn == "fit":
-            self.refresh()
+            self.refresh(self.stage_epoch + 1)
 
     @override
     def configure_optimizers(self) -> torch.optim.Optimizer:

@@ -29,7 +29,7 @@ def rank_block(scores: Tensor, targets: BlockTargets, depth: int) -> tuple[Tenso
     known = targets.masked_items < rows.shape[1]
     rows = rows.index_put(
         (targets.masked_rows[known], targets.masked_items[known]), rows.new_tensor(-torch.inf)
-    ).nan_to_num(nan=-torch.inf)
+    ).nan_to_num(nan=-torch.inf, neginf=-torch.inf)
     values, items = rows.topk(min(depth, rows.shape[1]))
     return items.masked_fill(values == -torch.inf, -1), targets.truth
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ccd_lightning import functional as F  # noqa: N812
+from ccd_lightning import functional as F
 from ccd_lightning.backbones import Backbone, EmbeddingBackbone, NewRows, evaluating
 from ccd_lightning.modules.base import Recommender
 from ccd_lightning.objectives import PersonalWeights

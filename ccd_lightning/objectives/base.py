@@ -56,6 +56,9 @@ class Objective(nn.Module, ABC):
             generator: CPU generator of this refresh and objective.
         """
 
+    def resume(self, backbone: Backbone) -> None:
+        """Called when training starts, at the beginning or within a stage: lend the model again what was restored."""
+
     def finish(self, backbone: Backbone) -> None:
         """Called once when the stage ends: take back whatever was lent to the model."""
 

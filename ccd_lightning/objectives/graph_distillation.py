@@ -8,7 +8,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from ccd_lightning import functional as F  # noqa: N812
+from ccd_lightning import functional as F
 from ccd_lightning.backbones import Backbone, evaluating
 from ccd_lightning.data.history import History
 from ccd_lightning.data.pairs import PairSet
@@ -58,7 +58,8 @@ class OldKnowledge:
             torch.stack([ratings.rows, ratings.columns]),
             torch.ones(ratings.size),
             (ratings.num_rows, ratings.num_columns),
-            is_coalesced=True, check_invariants=False,
+            is_coalesced=True,
+            check_invariants=False,
         )
         graphs = [F.similarity_graph(side, degree).coalesce() for side in (matrix, matrix.t().coalesce())]
         users, items = (PairSet(graph.indices()[0], graph.indices()[1], *graph.shape) for graph in graphs)
@@ -155,6 +156,10 @@ class GraphDistillation(Objective):
         if self.personal is not None:
             self.personal.requires_grad_(True).begin(self.old.final[1], self._generator)
 
+    def batches(self, batch_size: int, generator: torch.Generator) -> None:
+        """None of its own; an epoch's draws of candidates depend on the epoch alone."""
+        self._generator = generator
+
     def finish(self, backbone: Backbone) -> None:
         """Personal weights rest outside the stages that use them."""
         if self.personal is not None:
@@ -219,7 +224,9 @@ def _adjacency(pairs: PairSet, rows: Tensor, pool: Tensor) -> Tensor:
     inside = pool[slots] == columns
     index = torch.stack([positions[inside], slots[inside]])
     values = torch.ones(index.shape[1], device=index.device)
-    return torch.sparse_coo_tensor(index, values, (rows.numel(), pool.numel()), is_coalesced=True, check_invariants=False)
+    return torch.sparse_coo_tensor(
+        index, values, (rows.numel(), pool.numel()), is_coalesced=True, check_invariants=False
+    )
 
 
 def _global_count(rows: Tensor) -> Tensor:

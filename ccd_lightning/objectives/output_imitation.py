@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ccd_lightning import functional as F  # noqa: N812
+from ccd_lightning import functional as F
 from ccd_lightning.backbones import Backbone, evaluating
 from ccd_lightning.data.pairs import PairSet
 from ccd_lightning.objectives.base import Objective

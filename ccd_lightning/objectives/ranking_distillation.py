@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from ccd_lightning import functional as F  # noqa: N812
+from ccd_lightning import functional as F
 from ccd_lightning.backbones import Backbone
 from ccd_lightning.data.loader import BatchSet
 from ccd_lightning.data.pairs import PairSet
@@ -70,10 +70,10 @@ class RankingDistillation(Objective):
 
     def batches(self, batch_size: int, generator: torch.Generator) -> BatchSet | None:
         """Every entity once, for the side that no other batches bring."""
-        self._generator = torch.Generator().manual_seed(int(torch.randint(2**62, (1,), generator=generator)))
+        entities = torch.randperm(self.lists.shape[0], generator=generator)
+        self._generator = generator
         if self.side is Side.USER:
             return None
-        entities = torch.randperm(self.lists.shape[0], generator=generator)
 
         def build(rows: Tensor, size: int) -> ListBatch:
             return ListBatch(rows, self.side, size)

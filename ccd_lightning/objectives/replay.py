@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from ccd_lightning import functional as F  # noqa: N812
+from ccd_lightning import functional as F
 from ccd_lightning.backbones import Backbone, MultVAE, evaluating
 from ccd_lightning.data.loader import BatchSet
 from ccd_lightning.data.pairs import PairSet
@@ -15,6 +15,9 @@ from ccd_lightning.distributed import own_chunks, share_rows
 from ccd_lightning.objectives.base import Objective
 from ccd_lightning.objectives.knowledge import Rankings
 from ccd_lightning.types import Interactions, SoftLabelBatch
+
+Pairs = tuple[Tensor, Tensor, Tensor]
+"""Users, items and soft labels, each ``(P,)``."""
 
 
 class ReplaySource:
@@ -49,7 +52,7 @@ class ReplayDraw:
         self.counts: dict[str, int] = {}
 
     @torch.no_grad()
-    def __call__(self, backbone: Backbone, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    def __call__(self, backbone: Backbone, generator: torch.Generator) -> Pairs:
         """Users, items and labels of the pairs, on the CPU, each ``(P,)``, sorted by user and item."""
         parts = [self._from_source(source, backbone, generator) for source in self.sources]
         if not parts:
@@ -59,9 +62,7 @@ class ReplayDraw:
         users, items, labels = (torch.cat(columns) for columns in zip(*parts, strict=True))
         return F.larger_labels(users, items, labels, backbone.num_items)
 
-    def _from_source(
-        self, source: ReplaySource, backbone: Backbone, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def _from_source(self, source: ReplaySource, backbone: Backbone, generator: torch.Generator) -> Pairs:
         items, scores = source.rankings.items, source.rankings.scores
         ranks = self._model_ranks(backbone, items)
         places = torch.arange(items.shape[1]).expand_as(items)
@@ -100,7 +101,7 @@ class Replay(Objective):
     def __init__(self, draw: ReplayDraw, scale: float = 0.5, decay: float = 10.0) -> None:
         super().__init__()
         self.draw, self.scale, self.decay = draw, scale, decay
-        self._pairs: tuple[Tensor, Tensor, Tensor] | None = None
+        self._pairs: Pairs | None = None
 
     def weight(self, epoch: int) -> float:
         """Annealed: new knowledge matters more and more."""
@@ -109,6 +110,14 @@ class Replay(Objective):
     def refresh(self, backbone: Backbone, generator: torch.Generator) -> None:
         """Draw anew with the model's present ranks."""
         self._pairs = self.draw(backbone, generator)
+
+    def get_extra_state(self) -> Pairs | None:
+        """The drawn pairs: they depend on a state of the model that is gone when a stage goes on."""
+        return self._pairs
+
+    def set_extra_state(self, state: Pairs | None) -> None:
+        """Restore :meth:`get_extra_state`."""
+        self._pairs = state
 
     def batches(self, batch_size: int, generator: torch.Generator) -> BatchSet | None:
         """The drawn pairs in a new order."""
@@ -136,13 +145,26 @@ class SoftPositives(Objective):
     def __init__(self, draw: ReplayDraw) -> None:
         super().__init__()
         self.draw = draw
+        self._pairs: tuple[Tensor, Tensor] = (torch.empty(0, dtype=torch.long), torch.empty(0, dtype=torch.long))
+
+    def get_extra_state(self) -> tuple[Tensor, Tensor]:
+        """The drawn pairs, as for :class:`Replay`."""
+        return self._pairs
+
+    def set_extra_state(self, state: tuple[Tensor, Tensor]) -> None:
+        """Restore :meth:`get_extra_state`."""
+        self._pairs = state
 
     def refresh(self, backbone: Backbone, generator: torch.Generator) -> None:
         """Draw anew and hand the pairs to the auto-encoder."""
+        self._pairs = self.draw(backbone, generator)[:2]
+        self.resume(backbone)
+
+    def resume(self, backbone: Backbone) -> None:
+        """Hand the pairs to the auto-encoder."""
         if not isinstance(backbone, MultVAE):
             raise ValueError(f"{type(backbone).__name__} takes no soft positives: use `Replay` for it.")
-        users, items, _ = self.draw(backbone, generator)
-        backbone.set_soft_positives(PairSet(users, items, backbone.num_users, backbone.num_items))
+        backbone.set_soft_positives(PairSet(*self._pairs, backbone.num_users, backbone.num_items))
 
     def finish(self, backbone: Backbone) -> None:
         """Leave the input rows as observed."""

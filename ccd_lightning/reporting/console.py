@@ -14,7 +14,7 @@ from rich.text import Text
 
 from ccd_lightning.record import ROLES
 from ccd_lightning.reporting.tables import Summary
-from ccd_lightning.reporting.units import compact, duration, score, size
+from ccd_lightning.reporting.units import NOTHING, compact, duration, score, size
 from ccd_lightning.types import Stage, StageKind
 
 DOT = " · "
@@ -106,12 +106,12 @@ def _line(text: str) -> Text:
 
 def _recalls(view: View) -> str:
     if not view.recalls:
-        return "valid recall@20 –"
+        return f"valid recall@20 {NOTHING}"
     return f"valid recall@20 {score(view.recalls[-1])}{DOT}best of the stage {score(max(view.recalls))}"
 
 
 def _losses(view: View) -> str:
-    return " ".join(f"{name} {compact(value)}" for name, value in view.losses.items()) or "loss –"
+    return " ".join(f"{name} {compact(value)}" for name, value in view.losses.items()) or f"loss {NOTHING}"
 
 
 def _times(view: View) -> str:

@@ -39,16 +39,19 @@ def draw_matrix(axes: Axes, rows: Sequence[Sequence[float]], title: str, limits:
         title: whose it is.
         limits: least and largest value of the colours.
     """
+    from matplotlib.colors import Normalize
+
     size = len(rows)
     cells = [list(row) + [math.nan] * (size - len(row)) for row in rows]
-    mesh = axes.pcolormesh(cells, cmap="viridis", vmin=limits[0], vmax=limits[1], edgecolors="none")
+    colour = Normalize(*limits)
+    mesh = axes.pcolormesh(cells, cmap="viridis", norm=colour, edgecolors="none")
     if size <= ANNOTATED_BLOCKS:
         for after, row in enumerate(rows):
             for block, value in enumerate(row):
-                red, green, blue, _ = mesh.cmap(mesh.norm(value))
+                red, green, blue, _ = mesh.cmap(float(colour(value)))
                 light = 0.299 * red + 0.587 * green + 0.114 * blue > 0.42
                 text = f"{value:.3f}" if size > 7 else f"{value:.4f}"
-                place = {"ha": "center", "va": "center", "fontsize": 9 if size <= 7 else 7}
+                place: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 9 if size <= 7 else 7}
                 axes.text(block + 0.5, after + 0.5, text, color="#000000" if light else "#ffffff", **place)
     step = math.ceil(size / 12)
     places = range(0, size, step)
@@ -110,8 +113,8 @@ def sheet(draws: Sequence[Draw], columns: int = 3, title: str = "") -> Figure:
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     rows = max(1, math.ceil(len(draws) / columns))
-    gaps = {} if columns == 1 else {"w_pad": 0.12, "h_pad": 0.12}
-    layout = ConstrainedLayoutEngine(**gaps)
+    gap = 0.04 if columns == 1 else 0.12
+    layout = ConstrainedLayoutEngine(w_pad=gap, h_pad=gap)
     figure = Figure(figsize=(PANEL[0] * columns, PANEL[1] * rows), layout=layout, facecolor="none")
     if title:
         figure.suptitle(title, color=INK, fontsize=13)

@@ -31,8 +31,8 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 def to_json(content: Any) -> str:
     """Valid JSON in full precision; numbers that JSON lacks (NaN, infinities) become null.
 
-    >>> print(to_json({"A": [[0.1, float("nan")]]}).replace("\\n", "").replace(" ", ""))
-    {"A":[[0.1,null]]}
+    >>> "".join(to_json({"A": [[0.1, float("nan")]]}).split())
+    '{"A":[[0.1,null]]}'
     """
     return json.dumps(_finite(content), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
 

@@ -14,8 +14,8 @@ from ccd_lightning.reporting.tables import Summary
 
 TERMS = {
     "A[k][j]": "the metric on the test split of block D_j after block k was learned; every known item is ranked.",
-    "LA": "learning average, the mean of A[j][j] over the blocks so far: how well each block was learned when it was new.",
-    "RA": "retained average, the mean of A[k][j] over the blocks so far: how well all of them are served now.",
+    "LA": "learning average, the mean of A[j][j] over the blocks so far: how well each was learned when new.",
+    "RA": "retained average, the mean of A[k][j] over the blocks so far: how well all are served now.",
     "H-mean": "2 LA RA / (LA + RA): high only if learning and retention both are.",
     "forgetting": "mean loss on earlier blocks against the best they ever had; below 0, they have gained.",
     "teacher": "the fused ranking of all the teachers.",
@@ -45,7 +45,8 @@ def report_page(summary: Summary, manifest: Mapping[str, Any], metric: str, conf
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>Stream report</title><style>{STYLE}</style></head>\n<body><main>{''.join(parts)}</main></body></html>\n"
+        f"<title>Stream report</title><style>{STYLE}</style></head>\n"
+        f"<body><main>{''.join(parts)}</main></body></html>\n"
     )
 
 
@@ -71,7 +72,8 @@ def _performance(figures: list[Panel], summary: Summary, metric: str) -> list[st
         ),
         markup.section(
             "Learning and retention",
-            f"{metric}. LA says how well new blocks are learned, RA how well all blocks so far are served, H-mean unites both.",
+            f"{metric}. LA says how well new blocks are learned, RA how well all blocks so far are served,"
+            " H-mean unites both.",
             _figures(figures, "curves", "two"),
             sections.averages_table(summary, metric),
         ),

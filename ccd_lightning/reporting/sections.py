@@ -8,9 +8,10 @@ from typing import Any
 from ccd_lightning.record import ROLES
 from ccd_lightning.reporting.markup import table, tile
 from ccd_lightning.reporting.tables import Summary
-from ccd_lightning.reporting.units import duration, score, size
+from ccd_lightning.reporting.units import NOTHING, duration, score, size
 from ccd_lightning.types import StageKind
 
+TIMES = "\u00d7"
 AVERAGES = ("LA", "RA", "H")
 KIND_NAMES = {
     StageKind.BASE.value: "base training",
@@ -32,10 +33,15 @@ def key_numbers(summary: Summary, manifest: Mapping[str, Any], metric: str) -> s
     if models:
         teacher, student = models["teacher"], models["student"]
         tiles.append(
-            tile(f"{teacher['bytes'] / max(student['bytes'], 1):.1f} ×", "smaller: student against teacher system")
+            tile(
+                f"{teacher['bytes'] / max(student['bytes'], 1):.1f} {TIMES}", "smaller: student against teacher system"
+            )
         )
         tiles.append(
-            tile(f"{teacher['latency_ms'] / max(student['latency_ms'], 1e-9):.1f} ×", "faster: scoring the catalogue")
+            tile(
+                f"{teacher['latency_ms'] / max(student['latency_ms'], 1e-9):.1f} {TIMES}",
+                "faster: scoring the catalogue",
+            )
         )
     if summary["seconds"]:
         tiles.append(tile(duration(sum(map(sum, summary["seconds"].values()))), "training, all stages"))
@@ -71,7 +77,7 @@ def seconds_table(summary: Summary) -> str:
 
 
 def _seconds(values: Sequence[float]) -> list[str]:
-    return [f"{value:.1f}" if value else "–" for value in [*values, sum(values)]]
+    return [f"{value:.1f}" if value else NOTHING for value in [*values, sum(values)]]
 
 
 def models_table(manifest: Mapping[str, Any]) -> str:
@@ -106,7 +112,7 @@ def blocks_table(manifest: Mapping[str, Any], summary: Summary) -> str:
     for block in manifest["blocks"]:
         index = block["index"]
         counts = summary["users"]["teacher"]
-        unknown = f"{counts[index][index]['unknown_users']:,}" if index < len(counts) else "–"
+        unknown = f"{counts[index][index]['unknown_users']:,}" if index < len(counts) else NOTHING
         done = "all" if block["finished"] else str(len(block["stages"]))
         rows.append([f"D{index}", *(f"{block[name]:,}" for name in names), unknown, done])
     caption = "Unknown test users: not known to the teacher system when the block ended; each counts as 0."
@@ -118,11 +124,11 @@ def replay_table(summary: Summary) -> str:
     replayed: Mapping[str, Mapping[str, int]] = summary["replayed"]
     sources = sorted({source for counts in replayed.values() for source in counts})
     rows = [
-        [stage, *(f"{counts[source]:,}" if source in counts else "–" for source in sources)]
+        [stage, *(f"{counts[source]:,}" if source in counts else NOTHING for source in sources)]
         for stage, counts in replayed.items()
     ]
     return table(["stage", *sources], rows) if rows else ""
 
 
 def _at(values: Sequence[float], block: int) -> str:
-    return score(values[block]) if block < len(values) else "–"
+    return score(values[block]) if block < len(values) else NOTHING

@@ -1,11 +1,12 @@
-"""The look of the report page: system fonts, one column on a phone, several on a screen, light or dark as the reader likes."""
+"""The look of the report page: system fonts, one column on a phone, several on a screen, light or dark by choice."""
 
 STYLE = """
 :root{color-scheme:light dark;--ground:#fff;--card:#f6f8fa;--ink:#1b2733;--soft:#5b6875;--line:#d5dce3;--accent:#3d7fb8;
 --teacher:#3d7fb8;--student:#d9663b;--distilled:#2f9271}
 @media (prefers-color-scheme:dark){:root{--ground:#12171d;--card:#1a2129;--ink:#e4e9ee;--soft:#9aa7b4;--line:#323d48}}
 *{box-sizing:border-box}
-body{margin:0;background:var(--ground);color:var(--ink);font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
+body{margin:0;
+background:var(--ground);color:var(--ink);font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
 main{max-width:1240px;margin:0 auto;padding:24px 16px 64px}
 h1{font-size:1.6rem;line-height:1.2;margin:0 0 4px}
 h2{font-size:1.2rem;margin:44px 0 4px}
@@ -37,6 +38,7 @@ pre{overflow-x:auto;font:13px/1.45 ui-monospace,SFMono-Regular,Menlo,Consolas,mo
 dl{display:grid;grid-template-columns:max-content 1fr;gap:4px 16px;margin:12px 0;max-width:80ch}
 dt{font-weight:600}
 dd{margin:0}
-@media (max-width:600px){table{font-size:.84rem}th,td{padding:5px 6px}h2{margin-top:34px}dl{grid-template-columns:1fr}dd{margin-bottom:8px}}
+@media (max-width:600px){table{font-size:.84rem}th,td{padding:5px 6px}
+h2{margin-top:34px}dl{grid-template-columns:1fr}dd{margin-bottom:8px}}
 @media print{.scroll{overflow:visible}}
 """.strip()

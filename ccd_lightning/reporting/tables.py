@@ -37,9 +37,9 @@ def of_group(summary: Summary, group: str) -> Mapping[str, Any]:
 def metric_rows(summary: Summary) -> Iterator[tuple[Any, ...]]:
     """Rows of :data:`COLUMNS`.
 
-    ``quantity`` is ``A`` (the metric on ``block`` after ``after_block``), a curve over the blocks (``LA``, ``RA``, ``H``,
-    ``forgetting``, ``backward_transfer``, ``forward_transfer``: ``block`` is empty), or ``count`` (how many users were
-    asked on ``block``, and how many of them the model did not know).
+    ``quantity`` is ``A`` (the metric on ``block`` after ``after_block``), a curve over the blocks (``LA``, ``RA``,
+    ``H``, ``forgetting``, ``backward_transfer``, ``forward_transfer``: ``block`` is empty), or ``count`` (how many
+    users were asked on ``block``, and how many of them the model did not know).
     """
     for group in GROUPS:
         for role, metrics in of_group(summary, group).items():

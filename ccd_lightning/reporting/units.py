@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+NOTHING = "\u2013"
+"""A dash, where there is no number."""
+
 
 def duration(seconds: float) -> str:
     """Seconds in at most two units.
@@ -46,7 +49,7 @@ def compact(value: float) -> str:
 def score(value: float | None) -> str:
     """A metric in four decimals, or a dash where there is none.
 
-    >>> score(0.10119), score(None)
-    ('0.1012', '–')
+    >>> score(0.10119), score(None) == NOTHING
+    ('0.1012', True)
     """
-    return "–" if value is None else f"{value:.4f}"
+    return NOTHING if value is None else f"{value:.4f}"

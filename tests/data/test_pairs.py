@@ -81,7 +81,7 @@ def test_draw_outside_is_uniform_over_the_free_columns():
         free = sorted(set(range(7)) - set(taken.get(row, []))) if row != 1 else list(range(7))
         counts = torch.bincount(drawn[row], minlength=7)
         assert counts.nonzero().squeeze(-1).tolist() == free
-        assert chisquare(counts[free].numpy()).pvalue > 1e-4
+        assert len(free) == 1 or chisquare(counts[free].numpy()).pvalue > 1e-4
 
 
 def test_draw_outside_depends_on_the_generator_alone():

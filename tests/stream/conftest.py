@@ -41,13 +41,18 @@ def run_stream() -> RunStream:
         distillation: DistillationCallback | None = None,
         ckpt_path: str | None = None,
         seed: int = 0,
+        every_seconds: float = 60.0,
         **trainer: Any,
     ) -> tuple[StreamTrainer, CollaborativeDistillation]:
         seed_everything(seed, verbose=False)
         system = small_system() if system is None else system
         stream = StreamTrainer(
             **{"max_epochs": 2, "accelerator": "cpu", "logger": False, "enable_progress_bar": False, **trainer},
-            callbacks=[distillation or DistillationCallback(), StreamCheckpoint(), *callbacks],
+            callbacks=[
+                distillation or DistillationCallback(),
+                StreamCheckpoint(every_seconds=every_seconds),
+                *callbacks,
+            ],
             default_root_dir=folder,
         )
         datamodule = ContinualDataModule(small_source() if source is None else source, seed=seed)

@@ -18,18 +18,27 @@ def test_first_block_trains_teachers_then_distils() -> None:
 def test_teachers_learn_once_a_cycle(block: int, cycle: bool) -> None:
     kinds = [stage.kind for stage in StreamPlan(teacher_every=3).stages(block, num_teachers=1)]
     expected = [StageKind.STUDENT_UPDATE]
-    assert kinds == (expected + [StageKind.TEACHER_UPDATE, StageKind.DISTILLATION] if cycle else expected)
+    assert kinds == ([*expected, StageKind.TEACHER_UPDATE, StageKind.DISTILLATION] if cycle else expected)
 
 
 def test_first_distillation_has_settings_of_its_own() -> None:
-    plan = StreamPlan(first_distillation=StageSettings(learning_rate=0.5), distillation=StageSettings(learning_rate=0.25))
+    plan = StreamPlan(
+        first_distillation=StageSettings(learning_rate=0.5), distillation=StageSettings(learning_rate=0.25)
+    )
     assert plan.settings(Stage(0, StageKind.DISTILLATION)).learning_rate == 0.5
     assert plan.settings(Stage(1, StageKind.DISTILLATION)).learning_rate == 0.25
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("learning_rate", -1.0), ("batch_size", 0), ("negatives", 0), ("max_epochs", 0), ("patience", 0), ("weight_decay", -1.0)],
+    [
+        ("learning_rate", -1.0),
+        ("batch_size", 0),
+        ("negatives", 0),
+        ("max_epochs", 0),
+        ("patience", 0),
+        ("weight_decay", -1.0),
+    ],
 )
 def test_settings_refuse_values_out_of_range(name: str, value: float) -> None:
     with pytest.raises(ValueError, match=f"`{name}` is {value}, but must be at least"):

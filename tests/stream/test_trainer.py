@@ -10,10 +10,12 @@ import pytest
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from ccd_lightning.backbones import BPRMF, MultVAE
+from ccd_lightning.backbones import BPRMF, LightGCN, MultVAE
+from ccd_lightning.callbacks import DistillationCallback, GenerationSettings, GraphSettings
 from ccd_lightning.checkpoint import checkpoints_in, read_checkpoint
 from ccd_lightning.data import ContinualDataModule
 from ccd_lightning.hooks import StreamCallback
+from ccd_lightning.modules import CollaborativeDistillation, Student, Teacher
 from ccd_lightning.plan import StreamPlan
 from ccd_lightning.trainer import StreamTrainer
 from ccd_lightning.types import StageSettings
@@ -57,7 +59,7 @@ def test_stream_calls_hooks_in_the_order_of_the_paper(tmp_path: Path, run_stream
 
 def test_stream_counts_epochs_and_steps_over_all_stages(tmp_path: Path, run_stream: RunStream) -> None:
     recorder = Recorder()
-    trainer, _ = run_stream(tmp_path, callbacks=(recorder,))
+    _trainer, _ = run_stream(tmp_path, callbacks=(recorder,))
     assert [epoch for epoch, _ in recorder.steps] == [2 * (stage + 1) for stage in range(11)]
     steps = [step for _, step in recorder.steps]
     assert steps == sorted(steps)
@@ -74,7 +76,9 @@ def test_record_has_one_row_a_block_for_every_role(tmp_path: Path, run_stream: R
         retained = [sum(found["A"][k]) / (k + 1) for k in range(3)]
         assert found["LA"] == pytest.approx(learned, abs=1e-12)
         assert found["RA"] == pytest.approx(retained, abs=1e-12)
-        assert found["H"] == pytest.approx([2 * a * b / (a + b) for a, b in zip(learned, retained, strict=True)], abs=1e-12)
+        assert found["H"] == pytest.approx(
+            [2 * a * b / (a + b) for a, b in zip(learned, retained, strict=True)], abs=1e-12
+        )
     assert summary["student"]["recall@20"]["A"][0] == summary["distilled"]["recall@20"]["A"][0]
 
 
@@ -84,10 +88,8 @@ def test_stream_resume_matches_uninterrupted_run(tmp_path: Path, run_stream: Run
     with pytest.raises(RuntimeError, match="CRASH"):
         run_stream(tmp_path / "cut", callbacks=(Recorder(die_after=crash_at),))
     trainer, resumed = run_stream(tmp_path / "cut", ckpt_path="last")
-    for name, tensor in expected.state_dict().items():
-        assert torch.equal(tensor, resumed.state_dict()[name]), name
-    results = [{**found.record.state_dict(), "seconds": 0, "stages": 0, "peak_bytes": 0} for found in (trainer, expected_trainer)]
-    assert results[0] == results[1]
+    assert_same(expected, resumed)
+    assert what_counts(trainer) == what_counts(expected_trainer)
     assert trainer.current_epoch == expected_trainer.current_epoch
     assert trainer.global_step == expected_trainer.global_step
 
@@ -95,7 +97,7 @@ def test_stream_resume_matches_uninterrupted_run(tmp_path: Path, run_stream: Run
 def test_stream_goes_on_with_new_blocks_alone(tmp_path: Path, run_stream: RunStream) -> None:
     run_stream(tmp_path, source=small_source(blocks=2))
     recorder = Recorder()
-    trainer, system = run_stream(tmp_path, source=small_source(blocks=3), ckpt_path="last", callbacks=(recorder,))
+    _trainer, system = run_stream(tmp_path, source=small_source(blocks=3), ckpt_path="last", callbacks=(recorder,))
     # The end of a block is told again, since a killed run may have missed it.
     assert recorder.calls == ["end 1", *STAGES[STAGES.index("start 2") :]]
     assert system.student.backbone.known_block == 2
@@ -134,7 +136,7 @@ def test_teachers_of_different_kinds_learn_together(tmp_path: Path, run_stream: 
 
 def test_teacher_cycle_leaves_out_blocks(tmp_path: Path, run_stream: RunStream) -> None:
     recorder = Recorder()
-    trainer, system = run_stream(tmp_path, callbacks=(recorder,), plan=StreamPlan(teacher_every=2))
+    trainer, _system = run_stream(tmp_path, callbacks=(recorder,), plan=StreamPlan(teacher_every=2))
     assert [name for name in recorder.calls if name.startswith("block1")] == ["block1-student_update"]
     assert [name for name in recorder.calls if name.startswith("block2")][-1] == "block2-distillation"
     unknown = trainer.record.users["teacher"][1][1]["unknown_users"]
@@ -144,8 +146,9 @@ def test_teacher_cycle_leaves_out_blocks(tmp_path: Path, run_stream: RunStream) 
 
 def test_stage_returns_to_its_best_evaluation(tmp_path: Path, run_stream: RunStream) -> None:
     class Watch(StreamCallback):
-        seen: list[float] = []
-        final: float = 0.0
+        def __init__(self) -> None:
+            self.seen: list[float] = []
+            self.final = 0.0
 
         def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
             if pl_module.stage.name == "block0-base-0" and trainer.state.fn == "fit":
@@ -159,7 +162,9 @@ def test_stage_returns_to_its_best_evaluation(tmp_path: Path, run_stream: RunStr
                 self.final = metrics[0]["teacher0/valid/recall@20"]
 
     watch = Watch()
-    plan = StreamPlan(base=StageSettings(max_epochs=30, learning_rate=0.05, batch_size=256, evaluate_every=1, patience=3))
+    plan = StreamPlan(
+        base=StageSettings(max_epochs=30, learning_rate=0.05, batch_size=256, evaluate_every=1, patience=3)
+    )
     run_stream(tmp_path, callbacks=(watch,), plan=plan, source=small_source(blocks=1))
     assert len(watch.seen) < 30
     assert watch.final == pytest.approx(max(watch.seen), abs=1e-6)
@@ -192,3 +197,100 @@ def test_fit_asks_for_a_datamodule(tmp_path: Path) -> None:
     trainer = StreamTrainer(accelerator="cpu", logger=False, default_root_dir=tmp_path)
     with pytest.raises(MisconfigurationException, match="ContinualDataModule"):
         trainer.fit(small_system())
+
+
+class DieWithin(StreamCallback):
+    """Dies in a stage, at the start of an epoch, as a killed process would: without a word."""
+
+    def __init__(self, stage: str, epoch: int) -> None:
+        self.stage, self.epoch = stage, epoch
+
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        if pl_module.stage.name == self.stage and pl_module.stage_epoch == self.epoch:
+            raise RuntimeError("CRASH")
+
+
+LONGER = StreamPlan(
+    **{
+        kind: StageSettings(max_epochs=4, learning_rate=0.01, batch_size=512, evaluate_every=every, patience=4)
+        for kind, every in (
+            ("base", 1),
+            ("first_distillation", 0),
+            ("distillation", 2),
+            ("student_update", 1),
+            ("teacher_update", 2),
+        )
+    }
+)
+
+
+@pytest.mark.parametrize("epoch", [1, 2, 3])
+@pytest.mark.parametrize(
+    "stage",
+    ["block0-base-0", "block0-distillation", "block1-student_update", "block1-teacher_update-1", "block1-distillation"],
+)
+def test_stream_resumes_within_a_stage_bit_for_bit(
+    tmp_path: Path, run_stream: RunStream, stage: str, epoch: int
+) -> None:
+    def settings() -> dict[str, Any]:
+        graph = GraphSettings(weight=1.0, neighbours=20)
+        return {
+            "system": CollaborativeDistillation(
+                Student(LightGCN(4)), [Teacher(BPRMF(8), clusters=3), Teacher(MultVAE(8))], ks=(20,)
+            ),
+            "distillation": DistillationCallback(graph=graph, generation=GenerationSettings(sample=20)),
+            "source": small_source(blocks=2),
+            "plan": LONGER,
+            "every_seconds": 0.0,
+        }
+
+    expected_trainer, expected = run_stream(tmp_path / "full", **settings())
+    with pytest.raises(RuntimeError, match="CRASH"):
+        run_stream(tmp_path / "cut", callbacks=(DieWithin(stage, epoch),), **settings())
+    assert len(list((tmp_path / "cut" / "checkpoints").glob("*.part"))) == 1
+    trainer, resumed = run_stream(tmp_path / "cut", ckpt_path="last", **settings())
+    assert_same(expected, resumed)
+    assert (trainer.current_epoch, trainer.global_step) == (
+        expected_trainer.current_epoch,
+        expected_trainer.global_step,
+    )
+    assert what_counts(trainer) == what_counts(expected_trainer)
+
+
+def what_counts(trainer: StreamTrainer) -> dict[str, Any]:
+    """The record without times."""
+    state = trainer.record.state_dict()
+    stages = [{name: value for name, value in stage.items() if name != "seconds"} for stage in state["stages"]]
+    return {**state, "stages": stages, "seconds": 0, "peak_bytes": 0}
+
+
+def assert_same(expected: CollaborativeDistillation, found: CollaborativeDistillation) -> None:
+    for name, tensor in expected.state_dict().items():
+        assert torch.equal(tensor, found.state_dict()[name]), name
+
+
+def test_a_torn_checkpoint_falls_back_to_the_one_before(tmp_path: Path, run_stream: RunStream) -> None:
+    _, expected = run_stream(tmp_path)
+    newest = checkpoints_in(tmp_path)[-1]
+    newest.write_bytes(newest.read_bytes()[:1000])
+    with pytest.warns(UserWarning, match="Going on from 00010-block2-teacher_update-1.ckpt"):
+        _, resumed = run_stream(tmp_path, ckpt_path="last")
+    assert_same(expected, resumed)
+
+
+def test_nan_names_stage_objective_and_batch_and_leaves_the_last_checkpoint(
+    tmp_path: Path, run_stream: RunStream
+) -> None:
+    class Poison(StreamCallback):
+        def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+            if pl_module.stage.name == "block1-student_update" and batch_idx == 2:
+                with torch.no_grad():
+                    pl_module.backbone.item_embedding.fill_(float("nan"))
+
+    with pytest.raises(
+        MisconfigurationException, match=r"block1-student_update: .*`own` of student .*batch 2 of epoch 0"
+    ):
+        run_stream(tmp_path, callbacks=(Poison(),), plan=StreamPlan(student_update=StageSettings(batch_size=50)))
+    state = read_checkpoint(checkpoints_in(tmp_path)[-1])["system"]
+    assert all(bool(tensor.isfinite().all()) for tensor in state.values())
+    assert not list((tmp_path / "checkpoints").glob("*.part"))

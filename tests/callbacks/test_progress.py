@@ -1,0 +1,159 @@
+"""What people read while a stream runs."""
+
+from __future__ import annotations
+
+import io
+import logging
+import re
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from ccd_lightning.callbacks import DistillationCallback, StreamProgress
+from ccd_lightning.hooks import StreamCallback
+from ccd_lightning.reporting import screen
+
+from .conftest import new_stream, new_system, new_trainer
+
+
+class Terminal(io.StringIO):
+    """Stands in for the terminal, or for a log file, that rich writes to."""
+
+
+@pytest.fixture
+def output(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Terminal:
+    """What is written; parametrised by (terminal, columns)."""
+    terminal, columns = getattr(request, "param", (False, 80))
+    written = Terminal()
+    monkeypatch.setattr(
+        screen, "Console", lambda: Console(file=written, force_terminal=terminal, width=columns, color_system=None)
+    )
+    return written
+
+
+def run(folder: Path, *callbacks: Any, blocks: int = 2, **options: Any) -> Any:
+    trainer = new_trainer(folder, DistillationCallback(), *callbacks, **options)
+    trainer.fit(new_system(), datamodule=new_stream(blocks))
+    return trainer
+
+
+def test_progress_leaves_one_line_a_stage_without_a_terminal(tmp_path: Path, output: Terminal) -> None:
+    trainer = run(tmp_path, StreamProgress())
+    lines = output.getvalue().splitlines()
+    stages = [line for line in lines if line.startswith("[")]
+    titles = ["teacher 0 base", "teacher 1 base", "student distillation"]
+    titles += ["student update", "teacher 0 update", "teacher 1 update", "student distillation"]
+    assert [line.split(" · ")[1] for line in stages] == titles
+    assert [line.split(" · ")[0] for line in stages] == ["[1/2] block 0"] * 3 + ["[2/2] block 1"] * 4
+    for line, entry in zip(stages, trainer.record.stages, strict=True):
+        assert f"· {entry['epochs']} epochs · {entry['seconds']:.1f} s ·" in line
+        assert re.search(r"own [\d.]+", line)
+    assert re.search(r"valid recall@20 0\.\d{4}", stages[0])
+
+
+def test_progress_tells_what_each_role_reached(tmp_path: Path, output: Terminal) -> None:
+    summary = run(tmp_path, StreamProgress()).record.summary()
+    lines = output.getvalue().splitlines()
+    for role in ("teacher", "student", "distilled"):
+        found = summary[role]["recall@20"]
+        old, new = found["A"][1]
+        averages = f"LA {found['LA'][1]:.4f} RA {found['RA'][1]:.4f} H {found['H'][1]:.4f}"
+        assert lines.count(f"{role} after block 1: recall@20 D0 {old:.4f} D1 {new:.4f} · {averages}") == 1
+
+
+def test_progress_shows_losses_as_means_over_the_steps(tmp_path: Path, output: Terminal) -> None:
+    seen: list[float] = []
+
+    class Losses(StreamCallback):
+        def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+            seen.append(float(trainer.callback_metrics["teacher0/loss/own"]) / trainer.num_training_batches)
+
+        def on_stage_end(self, trainer: Any, system: Any, stage: Any) -> None:
+            raise RuntimeError("ENOUGH")
+
+    with pytest.raises(RuntimeError, match="ENOUGH"):
+        run(tmp_path, StreamProgress(), Losses())
+    line = next(line for line in output.getvalue().splitlines() if line.startswith("[1/2]"))
+    assert float(line.rpartition("own ")[2]) == pytest.approx(seen[0], rel=5e-3)
+
+
+@pytest.mark.parametrize("output", [(True, 80), (True, 140)], indirect=True)
+def test_progress_panel_fits_the_terminal(tmp_path: Path, output: Terminal) -> None:
+    progress = StreamProgress()
+
+    class Look(StreamCallback):
+        def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+            assert progress._screen is not None
+            progress._screen.console.print(progress._render())
+
+    run(tmp_path, progress, Look(), blocks=1, max_epochs=2)
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", output.getvalue())
+    width = 80 if "─" * 100 not in text else 140
+    lines = [line for piece in text.splitlines() for line in piece.split("\r")]
+    assert max(map(len, lines)) <= width
+    assert "block 0 (1 of 1) · teacher 0 base" in text
+    assert "epoch 2 of 2" in text
+    assert re.search(r"stage 1 of 3 · [\d.]+ s · about", text)
+
+
+def test_progress_ends_with_a_table_of_80_columns(tmp_path: Path, output: Terminal) -> None:
+    trainer = run(tmp_path, StreamProgress())
+    text = output.getvalue().partition("recall@20 after each block")[2]
+    assert max(map(len, text.splitlines())) <= 80
+    found = trainer.record.summary()["distilled"]["recall@20"]
+    for name in ("LA", "RA", "H"):
+        assert re.search(rf"{name}\s+{found[name][0]:.4f}\s+{found[name][1]:.4f}", text)
+    assert "teacher system" in text
+    assert "peak memory" in text
+
+
+def test_progress_quiets_lightning_and_lets_it_speak_again(tmp_path: Path, output: Terminal) -> None:
+    logger = logging.getLogger("lightning.pytorch")
+    heard: list[str] = []
+
+    class Hear(StreamCallback):
+        def on_stage_end(self, trainer: Any, system: Any, stage: Any) -> None:
+            heard.append(f"{logger.isEnabledFor(logging.INFO)} {logger.isEnabledFor(logging.WARNING)}")
+
+    logger.setLevel(logging.INFO)
+    filters = list(warnings.filters)
+    run(tmp_path, StreamProgress(), Hear(), blocks=1)
+    assert set(heard) == {"False True"}
+    assert logger.level == logging.INFO
+    assert list(warnings.filters) == filters
+
+
+def test_progress_lets_lightning_speak_again_after_an_error(tmp_path: Path, output: Terminal) -> None:
+    class Fail(StreamCallback):
+        def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+            raise RuntimeError("FAIL")
+
+    logging.getLogger("lightning.pytorch").setLevel(logging.INFO)
+    progress = StreamProgress()
+    with pytest.raises(RuntimeError, match="FAIL"):
+        run(tmp_path, progress, Fail(), blocks=1)
+    assert logging.getLogger("lightning.pytorch").level == logging.INFO
+    assert progress._screen is None
+
+
+def test_progress_loud_leaves_lightning_alone(tmp_path: Path, output: Terminal) -> None:
+    logging.getLogger("lightning.pytorch").setLevel(logging.INFO)
+    levels: list[int] = []
+
+    class Hear(StreamCallback):
+        def on_stage_end(self, trainer: Any, system: Any, stage: Any) -> None:
+            levels.append(logging.getLogger("lightning.pytorch").level)
+
+    run(tmp_path, StreamProgress(quiet=False), Hear(), blocks=1)
+    assert set(levels) == {logging.INFO}
+
+
+def test_progress_silent_on_other_processes(tmp_path: Path, output: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ccd_lightning.trainer import StreamTrainer
+
+    monkeypatch.setattr(StreamTrainer, "is_global_zero", property(lambda self: False))
+    run(tmp_path, StreamProgress(), blocks=1)
+    assert output.getvalue() == ""

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ccd_lightning.backbones import BPRMF
+from ccd_lightning.data.pairs import PairSet
+from ccd_lightning.objectives import knowledge, pairs_of_lists, top_items, top_lists
+
+from ..tiny import Scores, interactions, random_pairs
+
+CPU = torch.device("cpu")
+
+
+def masked(scores: Tensor, observed: PairSet) -> Tensor:
+    scores = scores.clone()
+    inside = (observed.rows < scores.shape[0]) & (observed.columns < scores.shape[1])
+    scores[observed.rows[inside], observed.columns[inside]] = -torch.inf
+    return scores
+
+
+def brute_force(scores: Tensor, number: int) -> list[list[int]]:
+    """The best columns of each row by sorting in Python, -1 where nothing is left."""
+    lists = []
+    for row in scores.tolist():
+        order = sorted((column for column, value in enumerate(row) if value > -torch.inf), key=lambda c: -row[c])
+        lists.append((order + [-1] * number)[: min(number, len(row))])
+    return lists
+
+
+@pytest.fixture(params=[1, 7, 512])
+def chunk(request, monkeypatch) -> int:
+    monkeypatch.setattr(knowledge, "CHUNK", request.param)
+    return int(request.param)
+
+
+def observed_pairs(shape: tuple[int, int], share: float, seed: int = 1) -> PairSet:
+    pairs = random_pairs(shape, int(shape[0] * shape[1] * share), seed)
+    return PairSet.from_interactions(interactions(pairs), *shape)
+
+
+def test_golden_lists_of_both_sides(golden, chunk):
+    case = golden("rrd_interesting")
+    shape = tuple(case["in_scores"].shape)
+    observed = PairSet(case["in_train_users"], case["in_train_items"], *shape)
+    users, items = top_lists(Scores(case["in_scores"]), int(case["in_k"]), observed, CPU)
+    assert torch.equal(users, case["out_alt_items_neginf"].long())
+    assert torch.equal(items, case["out_alt_users_neginf"].long())
+    assert torch.equal(top_items(Scores(case["in_scores"]), int(case["in_k"]), observed, CPU).items, users)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.8])
+@pytest.mark.parametrize("number", [1, 5, 50])
+def test_lists_equal_sorting_of_masked_scores(chunk, share, number):
+    scores = torch.randn(20, 13, generator=torch.Generator().manual_seed(0))
+    observed = observed_pairs((20, 13), share)
+    users, items = top_lists(Scores(scores), number, observed, CPU)
+    expected = masked(scores, observed)
+    assert users.tolist() == brute_force(expected, number)
+    assert items.tolist() == brute_force(expected.T, number)
+    found = top_items(Scores(scores), number, observed, CPU)
+    assert torch.equal(found.items, users)
+    listed = users >= 0
+    assert torch.equal(found.scores[listed], scores.gather(1, users.clamp_min(0))[listed])
+    assert not found.scores[~listed].any()
+
+
+def test_lists_of_a_model_that_knows_less_than_was_observed(chunk):
+    scores = torch.randn(9, 6, generator=torch.Generator().manual_seed(0))
+    observed = observed_pairs((20, 13), 0.4)
+    users, items = top_lists(Scores(scores), 4, observed, CPU)
+    assert users.tolist() == brute_force(masked(scores, observed), 4)
+    assert items.tolist() == brute_force(masked(scores, observed).T, 4)
+
+
+def test_scores_that_are_no_numbers_are_never_listed():
+    scores = torch.tensor([[torch.nan, 1.0, torch.nan, 2.0]])
+    nothing = PairSet(*interactions([]), 1, 4)
+    assert top_items(Scores(scores), 3, nothing, CPU).items.tolist() == [[3, 1, -1]]
+    assert top_lists(Scores(scores), 3, nothing, CPU)[1].tolist() == [[-1], [0], [-1], [0]]
+
+
+def test_rankings_become_pairs_without_padding():
+    lists = torch.tensor([[3, 1, -1], [-1, -1, -1], [0, 2, 3]])
+    pairs = pairs_of_lists(lists, 4, 5)
+    assert list(zip(pairs.rows.tolist(), pairs.columns.tolist(), strict=True)) == [
+        (0, 1),
+        (0, 3),
+        (2, 0),
+        (2, 2),
+        (2, 3),
+    ]
+    found = knowledge.Rankings(lists, lists.float())
+    assert found.best(1).pairs(3, 4).size == 2
+
+
+def test_rankings_are_taken_in_evaluation_mode():
+    class Dropping(BPRMF):
+        def __init__(self):
+            super().__init__(4)
+            self.drop = nn.Dropout(0.5)
+
+        def scores(self, users):
+            return self.drop(super().scores(users))
+
+    model = Dropping()
+    model.grow(10, 12, torch.Generator().manual_seed(0))
+    nothing = PairSet(*interactions([]), 10, 12)
+    found = top_items(model, 12, nothing, CPU).items
+    assert torch.equal(found, top_items(model, 12, nothing, CPU).items)
+    assert model.drop.training
