@@ -20,6 +20,7 @@ from ccd_lightning.callbacks import (
 )
 from ccd_lightning.checkpoint import checkpoints_in
 from ccd_lightning.data import ContinualDataModule
+from ccd_lightning.memory import keep_freed_memory
 from ccd_lightning.modules import CollaborativeDistillation
 from ccd_lightning.trainer import StreamTrainer
 
@@ -109,6 +110,7 @@ def main(args: list[str] | None = None) -> None:
     """
     arguments = list(sys.argv[1:] if args is None else args)
     debug = "--debug" in arguments
+    keep_freed_memory()
     try:
         CCDCLI([argument for argument in arguments if argument != "--debug"])
     except (MisconfigurationException, ValueError, OSError) as error:

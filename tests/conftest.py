@@ -15,16 +15,26 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 MARKER_OF_FIXTURE = {"golden": "golden", "shared_data": "real_data"}
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "golden: compares with the golden vectors; skipped where they are absent")
-    config.addinivalue_line("markers", "real_data: needs the real streams; skipped where they are absent")
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         for fixture, marker in MARKER_OF_FIXTURE.items():
             if fixture in getattr(item, "fixturenames", ()):
                 item.add_marker(marker)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print every compared case with its largest difference, also where the tests ran in several processes."""
+    reports = [report for reports in terminalreporter.stats.values() for report in reports]
+    lines = [
+        str(value)
+        for report in reports
+        if getattr(report, "when", "") == "call"
+        for name, value in report.user_properties
+        if name == "compared"
+    ]
+    if lines:
+        terminalreporter.section("compared with golden vectors and independent formulas")
+        terminalreporter.write_line("\n".join(sorted(lines)))
 
 
 @pytest.fixture(scope="session")

@@ -10,8 +10,8 @@ from torch import Tensor
 
 
 @pytest.fixture
-def close() -> Callable[..., None]:
-    """Compares two tensors and prints the case with its largest absolute difference.
+def close(record_property: Callable[[str, object], None]) -> Callable[..., None]:
+    """Compares two tensors and has the summary of the test run print the case with its largest absolute difference.
 
     Without a tolerance the comparison is that of float32 formulas; ``0`` asks for equality.
     """
@@ -20,7 +20,7 @@ def close() -> Callable[..., None]:
         actual, expected = actual.detach().to(torch.float64), expected.to(torch.float64)
         assert actual.shape == expected.shape, f"{case}: {tuple(actual.shape)} against {tuple(expected.shape)}"
         difference = (actual - expected).abs().max().item() if actual.numel() else 0.0
-        print(f"{case:<32} max|diff| = {difference:.3g}")
+        record_property("compared", f"{case:<32} max|diff| = {difference:.3g}")
         rtol, atol = (1e-5, 2e-6) if tolerance is None else (0.0, tolerance)
         torch.testing.assert_close(actual, expected, rtol=rtol, atol=atol, msg=lambda text: f"{case}: {text}")
 

@@ -166,9 +166,9 @@ def test_sampled_rest_is_an_unbiased_estimate_of_the_sum(golden, side):
     objective = case.objective(sample=25)
     objective.batches(8, torch.Generator().manual_seed(0))
     with torch.no_grad():
-        draws = torch.stack([objective._log_rest(query[entities], keys, entities).exp() for _ in range(6000)]).double()
+        draws = torch.stack([objective._log_rest(query[entities], keys, entities).exp() for _ in range(2000)]).double()
         exact = case.objective()._log_rest(query[entities], keys, entities).exp().double()
-    deviation = draws.std(0) / 6000**0.5
+    deviation = draws.std(0) / 2000**0.5
     assert ((draws.mean(0) - exact).abs() < 4.5 * deviation).all()
 
 

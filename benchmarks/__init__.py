@@ -1,0 +1,1 @@
+"""Speed as ratios: a baseline and ours, side by side in one run."""

@@ -1,0 +1,167 @@
+"""The cases: each times a baseline and ours on the same tensors."""
+
+from __future__ import annotations
+
+import logging
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ccd_lightning import functional as F
+from ccd_lightning.backbones import BPRMF, LightGCN
+from ccd_lightning.callbacks import DistillationCallback
+from ccd_lightning.data import ContinualDataModule, PairSet
+from ccd_lightning.modules import Teacher
+from ccd_lightning.objectives import RankingDistillation
+from ccd_lightning.plan import StreamPlan
+from ccd_lightning.trainer import StreamTrainer
+from ccd_lightning.types import RankingBatch, Side, Stage, StageKind, StageSettings
+
+
+class Seconds(NamedTuple):
+    """Median times of one case, and what the baseline is."""
+
+    baseline: float
+    ours: float
+    against: str
+
+
+def alternate(baseline: Callable[[], object], ours: Callable[[], object], against: str, rounds: int = 7) -> Seconds:
+    """Time both in turn, so that a drift of the machine hits them alike; medians after one warm-up."""
+    times: tuple[list[float], list[float]] = ([], [])
+    for round_index in range(rounds + 1):
+        for run, seconds in zip((baseline, ours), times, strict=True):
+            started = time.perf_counter()
+            run()
+            if round_index:
+                seconds.append(time.perf_counter() - started)
+    return Seconds(statistics.median(times[0]), statistics.median(times[1]), against)
+
+
+def ranking_distillation_step(stream: ContinualDataModule) -> Seconds:
+    """Stage 1, user side, one step of 1024 interactions with the exact sum over the uninteresting items."""
+    history = stream.history(0)
+    block, generator = history.block, torch.Generator().manual_seed(0)
+    student = LightGCN(8)
+    student.meet(history, "random", 20, generator)
+    lists = torch.randint(block.num_items, (block.num_users, 40), generator=generator)
+    objective = RankingDistillation(lists, history.observed("block"), Side.USER)
+    rows = torch.randperm(block.train.size, generator=generator)[:1024]
+    users, items = block.train.users[rows], block.train.items[rows]
+    batch = RankingBatch(users, items, items[:, None], 1024)
+    present = torch.unique(users)
+    others = torch.randint(block.num_items, (present.numel(), 10_000), generator=generator)
+
+    def gathered() -> None:
+        user, item = student.embeddings(propagated=False)
+        interesting = (user[present].unsqueeze(1) * item[lists[present]]).sum(-1)
+        uninteresting = torch.bmm(item[others], user[present].unsqueeze(-1)).squeeze(-1)
+        F.relaxed_ranking_loss(interesting, uninteresting).backward()
+
+    return alternate(
+        gathered, lambda: objective(student, batch).backward(), "10,000 gathered items a user (the release)", rounds=3
+    )
+
+
+def lightgcn_step(stream: ContinualDataModule) -> Seconds:
+    """One LightGCN step of 128 dimensions: forward, backward."""
+    history = stream.history(0)
+    block, generator = history.block, torch.Generator().manual_seed(0)
+    model = LightGCN(128)
+    model.meet(history, "random", 20, generator)
+    rows = torch.randperm(block.train.size, generator=generator)[:2048]
+    users, items = block.train.users[rows], block.train.items[rows]
+    negatives = history.observed("block").draw_outside(users, 1, generator)
+    sizes = (block.num_users, block.num_items)
+    graph = F.normalised_adjacency(block.train.users, block.train.items, *sizes).to_sparse_coo().coalesce()
+
+    def plain() -> None:
+        layers = [torch.cat([model.user_embedding, model.item_embedding])]
+        for _ in range(2):
+            layers.append(torch.sparse.mm(graph, layers[-1]))
+        user, item = torch.stack(layers).mean(0).split(sizes)
+        margin = (user[users] * (item[items] - item[negatives.squeeze(1)])).sum(-1)
+        torch.nn.functional.softplus(-margin).sum().backward()
+
+    batch = RankingBatch(users, items, negatives, 2048)
+    return alternate(plain, lambda: model.loss(batch).backward(), "torch.sparse.mm on COO, autograd, indexing")
+
+
+def ranks_of_all_items(stream: ContinualDataModule) -> Seconds:
+    """Ranks of the whole catalogue for 512 users."""
+    scores = torch.randn(512, stream.blocks[0].num_items, generator=torch.Generator().manual_seed(0))
+
+    def plain() -> Tensor:
+        return (-scores).argsort(stable=True).argsort()
+
+    return alternate(plain, lambda: F.rank_items(scores), "torch.argsort twice", rounds=3)
+
+
+def negatives_of_an_epoch(stream: ContinualDataModule) -> Seconds:
+    """Two negatives for each interaction of D_0."""
+    history = stream.history(0)
+    observed: PairSet = history.observed("block")
+    users, generator = history.block.train.users, torch.Generator().manual_seed(0)
+
+    def rejection() -> None:
+        rows = users.unsqueeze(1).expand(-1, 2)
+        drawn = torch.randint(observed.num_columns, rows.shape, generator=generator)
+        while (bad := observed.contains(rows, drawn)).any():
+            drawn[bad] = torch.randint(observed.num_columns, (int(bad.sum()),), generator=generator)
+
+    return alternate(rejection, lambda: observed.draw_outside(users, 2, generator), "rejection until none is observed")
+
+
+def framework_overhead(stream: ContinualDataModule) -> Seconds:
+    """Five whole epochs of a teacher's base stage: a bare PyTorch loop over the same batches, and the Trainer."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    settings = StageSettings(max_epochs=5, learning_rate=0.002, batch_size=4096, negatives=2, evaluate_every=0)
+    stage, history = Stage(0, StageKind.BASE, 0), stream.history(0)
+
+    def prepared() -> Teacher:
+        teacher = Teacher(BPRMF(64))
+        teacher.begin_stage(stage, settings, history, 0, 0)
+        return teacher
+
+    def bare() -> None:
+        teacher = prepared()
+        optimizer = teacher.configure_optimizers()
+        for _ in range(5):
+            for batches in teacher.epoch_batches():
+                for index, batch in enumerate(batches):
+                    optimizer.zero_grad()
+                    teacher.training_step(batch, index).backward()
+                    optimizer.step()
+
+    def fitted() -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            trainer = StreamTrainer(
+                plan=StreamPlan(base=settings),
+                accelerator="cpu",
+                logger=False,
+                enable_progress_bar=False,
+                callbacks=[DistillationCallback()],
+                default_root_dir=folder,
+            )
+            teacher = prepared()
+            with trainer._fresh_loops(teacher, settings):
+                super(StreamTrainer, trainer).fit(teacher, datamodule=stream)
+
+    return alternate(bare, fitted, "a bare PyTorch loop", rounds=3)
+
+
+CASES: dict[str, Callable[[ContinualDataModule], Seconds]] = {
+    case.__name__.replace("_", " "): case
+    for case in (
+        ranking_distillation_step,
+        lightgcn_step,
+        ranks_of_all_items,
+        negatives_of_an_epoch,
+        framework_overhead,
+    )
+}
