@@ -10,6 +10,7 @@ from typing_extensions import override
 
 from ccd_lightning.backbones import MultVAE
 from ccd_lightning.callbacks.settings import GenerationSettings, GraphSettings, ReplaySettings
+from ccd_lightning.checks import by_block, require_number, require_whole, require_word
 from ccd_lightning.data import ContinualDataModule, PairSet, Span
 from ccd_lightning.hooks import StreamCallback
 from ccd_lightning.modules import PROXIES, CollaborativeDistillation, Recommender, Teacher
@@ -61,6 +62,13 @@ class DistillationCallback(StreamCallback):
         exclusion: int = 40,
         observed: Span = "cumulative",
     ) -> None:
+        for name, value in (
+            *by_block("stability_momentum", stability_momentum),
+            *by_block("plasticity_momentum", plasticity_momentum),
+        ):
+            require_number(name, value, least=0, most=1)
+        require_whole("exclusion", exclusion, 0)
+        require_word("observed", observed, Span)
         self.generation = generation or GenerationSettings()
         self.student_replay = student_replay or ReplaySettings()
         self.teacher_replay = teacher_replay or ReplaySettings(student=3, decay=5.0)

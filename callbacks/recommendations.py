@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,8 +55,13 @@ class Recommendations(Callback):
             )
         if self.exclude_seen:
             self._seen = stream.history(backbone.known_block).observed("cumulative").to(pl_module.device)
+        target = self.target(trainer)
+        if target.is_dir():
+            raise ValueError(
+                f"The recommendations' `path` is {target}, a folder: name a file, such as {target / 'top.parquet'}."
+            )
         self._stream = stream.stream
-        self._open(self.target(trainer))
+        self._open(target)
 
     @override
     def on_predict_batch_end(
@@ -87,7 +93,9 @@ class Recommendations(Callback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Leave nothing half-written."""
         if self._writer is not None:
-            self._writer.close()
+            # On a full disk closing fails too.
+            with suppress(OSError):
+                self._writer.close()
             self._draft.unlink(missing_ok=True)
             self._forget()
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ccd_lightning.checks import by_block, require_number, require_whole
+from ccd_lightning.objectives import per_block
+
 
 @dataclass
 class GenerationSettings:
@@ -24,6 +27,14 @@ class GenerationSettings:
     sample: int | None = None
     propagated: bool = False
     warm_start: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse values that no distillation can run with."""
+        require_number("user_weight", self.user_weight, least=0)
+        require_number("item_weight", self.item_weight, least=0)
+        require_whole("list_length", self.list_length, 1)
+        if self.sample is not None:
+            require_whole("sample", self.sample, 1)
 
 
 @dataclass
@@ -48,6 +59,30 @@ class ReplaySettings:
     scale: float = 0.5
     decay: float = 10.0
 
+    def __post_init__(self) -> None:
+        """Refuse values that nothing can be replayed with."""
+        for name, value in by_block("top_n", self.top_n):
+            require_whole(name, value, 1)
+        for source in ("stability", "plasticity", "student"):
+            for name, value in by_block(source, getattr(self, source)):
+                require_whole(name, value, 0)
+            self._require_enough_places(source)
+        require_number("eps", self.eps, least=0)
+        require_number("scale", self.scale, least=0)
+        require_number("decay", self.decay, above=0)
+
+    def _require_enough_places(self, source: str) -> None:
+        """Pairs are drawn without replacement from the first places."""
+        samples = getattr(self, source)
+        lengths = [len(value) for value in (self.top_n, samples) if isinstance(value, list)]
+        for block in range(1, max(lengths, default=1) + 1):
+            drawn, places = per_block(samples, block), per_block(self.top_n, block)
+            if drawn > places:
+                raise ValueError(
+                    f"`{source}` is {drawn} at block {block}, but pairs are drawn from `top_n` = {places} places: raise"
+                    f" `top_n`, or draw at most as many."
+                )
+
 
 @dataclass
 class GraphSettings:
@@ -66,3 +101,11 @@ class GraphSettings:
     temperature: float = 5.0
     neighbours: int | None = None
     output_weight: float = 0.01
+
+    def __post_init__(self) -> None:
+        """Refuse values that no contrast can be computed with."""
+        for name in ("weight", "cluster_weight", "output_weight"):
+            require_number(name, getattr(self, name), least=0)
+        require_number("temperature", self.temperature, above=0)
+        if self.neighbours is not None:
+            require_whole("neighbours", self.neighbours, 1)

@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import os
-import signal
-import threading
+import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
-from types import FrameType
+from signal import Signals
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
-from lightning_utilities.core.rank_zero import rank_zero_info
 from typing_extensions import override
 
-from ccd_lightning.checkpoint import FOLDER, SUFFIX, UNFINISHED, checkpoints_in, unfinished_path, write_checkpoint
+from ccd_lightning.checkpoint import (
+    FOLDER,
+    SUFFIX,
+    UNFINISHED,
+    checkpoints_in,
+    unfinished_path,
+    whole_file,
+    write_checkpoint,
+)
+from ccd_lightning.checks import require_number
 from ccd_lightning.hooks import StreamCallback
 from ccd_lightning.modules import CollaborativeDistillation, Recommender
 from ccd_lightning.resume import stream_state
+from ccd_lightning.signals import requeue_job
 from ccd_lightning.trainer import StreamTrainer
 from ccd_lightning.types import Stage
 
@@ -25,7 +34,9 @@ from ccd_lightning.types import Stage
 class StreamCheckpoint(StreamCallback):
     """Writes a stream checkpoint after every stage, and the state within a stage from time to time.
 
-    Each file is whole or absent. On SIGTERM the present epoch is finished and saved, then the process exits.
+    Each file is whole or absent. On SIGTERM the present epoch is finished and saved, then the process exits with code 143
+    (128 and the signal's number, as shells count). In a SLURM job the same happens on the signal that announces its end
+    (SIGUSR1 unless told otherwise), and the job is put back into the queue, where it goes on by the same command.
 
     Args:
         keep_last: checkpoints kept beside the last one of every block; must be at least 1.
@@ -36,36 +47,41 @@ class StreamCheckpoint(StreamCallback):
     def __init__(self, keep_last: int = 2, keep_blocks: bool = True, every_seconds: float = 60.0) -> None:
         if keep_last < 1:
             raise ValueError(f"`keep_last` is {keep_last}, but the newest checkpoint must stay: pass 1 or more.")
-        if every_seconds < 0:
-            raise ValueError(f"`every_seconds` is {every_seconds}, but time does not run backwards: pass 0 or more.")
+        require_number("every_seconds", every_seconds, least=0)
         self.keep_last, self.keep_blocks, self.every_seconds = keep_last, keep_blocks, every_seconds
         self._saved_at = time.monotonic()
-        self._asked_to_stop = False
 
     @override
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Lightning stops within an epoch on SIGTERM; here the epoch is finished, so that the run can go on bit for bit."""
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, self._ask_to_stop)
+    def on_stream_start(self, trainer: StreamTrainer, system: CollaborativeDistillation) -> None:
+        """Begin to listen to signals."""
+        trainer.signals.watch()
 
-    def _ask_to_stop(self, signum: int, frame: FrameType | None) -> None:
-        self._asked_to_stop = True
+    @override
+    def on_stream_end(self, trainer: StreamTrainer, system: CollaborativeDistillation) -> None:
+        """Everything is saved."""
+        trainer.signals.release()
+
+    @override
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Whoever catches the exception gets the signals back."""
+        if isinstance(trainer, StreamTrainer):
+            trainer.signals.release()
 
     @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save within the stage if it is time, or if the process was asked to stop."""
         if not isinstance(trainer, StreamTrainer) or not isinstance(pl_module, Recommender) or trainer.stage is None:
             return
-        stop = trainer.strategy.reduce_boolean_decision(self._asked_to_stop, all=False)
+        if trainer.should_stop or trainer.current_epoch + 1 >= (trainer.max_epochs or 0):
+            # The stage's own checkpoint follows.
+            return
+        asked = trainer.signals.agreed()
         late = time.monotonic() - self._saved_at >= self.every_seconds
-        due = stop or trainer.strategy.reduce_boolean_decision(late, all=False)
-        # The last epoch needs no saving: the stage's own checkpoint follows.
-        if due and not trainer.should_stop and trainer.current_epoch + 1 < (trainer.max_epochs or 0):
+        if asked or trainer.strategy.reduce_boolean_decision(late, all=False):
             pl_module.check_finite()
             self._save_unfinished(trainer, trainer.stage)
-        if stop:
-            rank_zero_info("Asked to stop: what is done is saved; go on with `--ckpt_path last`.")
-            raise SIGTERMException
+        if asked:
+            self._stop(trainer, asked)
 
     @override
     def on_stage_end(self, trainer: StreamTrainer, system: CollaborativeDistillation, stage: Stage) -> None:
@@ -77,15 +93,28 @@ class StreamCheckpoint(StreamCallback):
             self._prune(run)
         self._saved_at = time.monotonic()
         trainer.strategy.barrier("stream checkpoint")
+        asked = trainer.signals.agreed()
+        if asked:
+            self._stop(trainer, asked)
+
+    def _stop(self, trainer: StreamTrainer, asked: Signals) -> None:
+        if trainer.is_global_zero:
+            run = trainer.default_root_dir
+            print(f"{asked.name}: all that is done is saved in {run}; go on with `--ckpt_path last`.", file=sys.stderr)
+            if asked == trainer.signals.requeue_signal:
+                requeue_job()
+        # Lightning kills the main process if one that it started ends with anything but 0.
+        raise SIGTERMException(0 if trainer.local_rank else 128 + asked)
 
     def _save_unfinished(self, trainer: StreamTrainer, stage: Stage) -> None:
         path = unfinished_path(Path(trainer.default_root_dir), trainer.stages_done + 1, stage)
-        draft = path.with_suffix(".tmp")
-        trainer.save_checkpoint(draft)
-        if trainer.is_global_zero:
-            with draft.open("rb+") as file:
-                os.fsync(file.fileno())
-            draft.replace(path)
+        # Every process takes part in the saving, the first one alone writes.
+        writes = trainer.is_global_zero
+        with whole_file(path) if writes else nullcontext(path) as draft:
+            trainer.save_checkpoint(draft)
+            if writes:
+                with draft.open("rb+") as file:
+                    os.fsync(file.fileno())
         self._saved_at = time.monotonic()
 
     def _prune(self, run: Path) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +19,9 @@ VERSION = 1
 SUFFIX = ".ckpt"
 UNFINISHED = ".part"
 FOLDER = "checkpoints"
+
+_NEARLY_NOTHING = 2**20
+_KEYS = {"system", "stage", "stages_done", "record", "fingerprints", "callbacks", "loops"}
 
 
 def stage_to_state(stage: Stage) -> dict[str, Any]:
@@ -35,13 +41,38 @@ def write_checkpoint(path: Path, payload: dict[str, Any]) -> None:
         path: where it shall stand.
         payload: tensors and plain values.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(".tmp")
-    with draft.open("wb") as file:
+    with whole_file(path) as draft, draft.open("wb") as file:
         torch.save({"version": VERSION, **payload}, file)
         file.flush()
         os.fsync(file.fileno())
-    draft.replace(path)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A draft beside a file, which takes the file's place at the end; if writing fails, nothing of it stays.
+
+    Args:
+        path: where the file shall stand.
+
+    Raises:
+        MisconfigurationException: if the draft could not be written, as on a full disk.
+    """
+    draft = path.with_suffix(".tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield draft
+        draft.replace(path)
+    except (OSError, RuntimeError) as error:
+        # On a full disk torch complains about a position in the file.
+        full = path.parent.is_dir() and shutil.disk_usage(path.parent).free < _NEARLY_NOTHING
+        reason = "the disk is full" if full else str(error).splitlines()[0]
+        raise MisconfigurationException(
+            f"{path} could not be written ({reason}): see that the folder can be written to and has room, then go on with"
+            " `--ckpt_path last`. Earlier checkpoints are whole."
+        ) from error
+    finally:
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -57,7 +88,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             f"{path} cannot be read as a stream checkpoint ({type(error).__name__}: {str(error).splitlines()[0]})."
             " Remove it to fall back to the one before, or pass another `ckpt_path`."
         ) from error
-    if not isinstance(payload, dict) or "version" not in payload or "system" not in payload:
+    if not isinstance(payload, dict) or not isinstance(payload.get("version"), int):
         raise MisconfigurationException(
             f"{path} is no stream checkpoint: pass a file written by `StreamCheckpoint`, or `last`."
         )
@@ -65,12 +96,23 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise MisconfigurationException(
             f"{path} has version {payload['version']}, but this release reads up to version {VERSION}: upgrade ccd-lightning."
         )
+    missing = sorted(_KEYS - payload.keys())
+    if missing:
+        raise MisconfigurationException(
+            f"{path} lacks {', '.join(missing)}, without which no stream can go on: pass a file written by `StreamCheckpoint`,"
+            " or `last`."
+        )
     return payload
 
 
 def checkpoints_in(run: Path) -> list[Path]:
     """Stream checkpoints of a run folder, newest stage last."""
     return sorted((run / FOLDER).glob(f"*{SUFFIX}"), key=_serial)
+
+
+def has_saved(run: Path) -> bool:
+    """Whether a stream can go on in a run folder, after a finished stage or within the first one."""
+    return any(any((run / FOLDER).glob(f"*{suffix}")) for suffix in (SUFFIX, UNFINISHED))
 
 
 def _serial(path: Path) -> int:

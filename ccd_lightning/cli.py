@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,29 @@ from ccd_lightning.callbacks import (
     StreamProgress,
     StreamReport,
 )
-from ccd_lightning.checkpoint import checkpoints_in
+from ccd_lightning.checkpoint import checkpoints_in, whole_file
 from ccd_lightning.data import ContinualDataModule
+from ccd_lightning.hooks import StreamCallback
 from ccd_lightning.memory import keep_freed_memory
+from ccd_lightning.mistakes import KindParser, check_config_files, message_of
 from ccd_lightning.modules import CollaborativeDistillation
+from ccd_lightning.processes import ProcessLostError
+from ccd_lightning.signals import was_requeued
 from ccd_lightning.trainer import StreamTrainer
 
 USER_ERROR = 2
 """Exit code of a mistake in input or configuration."""
+
+
+class _ConfigKeeper(StreamCallback):
+    """Saves the configuration once data, settings and checkpoint are known to fit, so that no mistake replaces a good one."""
+
+    def __init__(self, save: Callable[[Path], None]) -> None:
+        self._save = save
+
+    @override
+    def on_stream_start(self, trainer: StreamTrainer, system: CollaborativeDistillation) -> None:
+        self._save(Path(trainer.default_root_dir))
 
 
 class CCDCLI(LightningCLI):
@@ -39,9 +55,24 @@ class CCDCLI(LightningCLI):
             save_config_callback=None,
             seed_everything_default=0,
             trainer_defaults={"enable_progress_bar": False},
+            parser_class=KindParser,
             parser_kwargs={"parser_mode": "omegaconf"},
             args=args,
         )
+
+    @override
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Look at the configuration files first, because the parser's complaints do not name them."""
+        arguments = sys.argv[1:] if args is None else args
+        if isinstance(arguments, list):
+            check_config_files(arguments)
+            self.config = parser.parse_args(arguments)
+        else:
+            self.config = parser.parse_object(arguments)
+
+    @override
+    def _parse_ckpt_path(self) -> None:
+        """Stream checkpoints hold no hyper-parameters, and a file that is none of ours is refused when it is read."""
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -72,27 +103,40 @@ class CCDCLI(LightningCLI):
         if trainer.default_root_dir is None:
             trainer.default_root_dir = str(Path("runs") / self._config_name())
 
+    def before_test(self) -> None:
+        """Only a trained stream can be measured."""
+        self._require_checkpoint()
+
+    def before_predict(self) -> None:
+        """Only a trained student recommends."""
+        self._require_checkpoint()
+
     def before_fit(self) -> None:
         """Refuse to mix two streams in one folder; keep the resolved configuration beside the run."""
         run = Path(self.trainer.default_root_dir)
         chosen = self._chosen()
-        if chosen.get("ckpt_path") is None and checkpoints_in(run):
+        if chosen.get("ckpt_path") is None and checkpoints_in(run) and not was_requeued():
             raise MisconfigurationException(
                 f"{run} already holds a stream. To go on with it, add `--ckpt_path last`; to start another one, name another"
                 " folder with `--trainer.default_root_dir`, or remove this one."
             )
-        self._save_config(run)
+        self.trainer.callbacks.append(_ConfigKeeper(self._save_config))
+
+    def _require_checkpoint(self) -> None:
+        if self._chosen().get("ckpt_path") is None:
+            raise MisconfigurationException(
+                f"`{self.subcommand}` needs a trained stream, but no `ckpt_path` is given: add `--ckpt_path last`, or name"
+                " a run's folder or a checkpoint file."
+            )
 
     @rank_zero_only
     def _save_config(self, run: Path) -> None:
-        run.mkdir(parents=True, exist_ok=True)
         config = self._chosen().clone()
         config.pop("config", None)
         config["ckpt_path"] = None
         parser = self._parser(self.subcommand)
-        draft = run / "config.yaml.tmp"
-        parser.save(config, str(draft), skip_none=False, overwrite=True, multifile=False)
-        draft.replace(run / "config.yaml")
+        with whole_file(run / "config.yaml") as draft:
+            parser.save(config, str(draft), skip_none=False, overwrite=True, multifile=False)
 
     def _chosen(self) -> Any:
         return self.config[str(self.subcommand)]
@@ -116,5 +160,11 @@ def main(args: list[str] | None = None) -> None:
     except (MisconfigurationException, ValueError, OSError) as error:
         if debug:
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {message_of(error)}", file=sys.stderr)
         raise SystemExit(USER_ERROR) from error
+    except ProcessLostError as error:
+        if debug:
+            raise
+        if not error.told:
+            print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(1) from error

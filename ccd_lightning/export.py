@@ -10,11 +10,15 @@ from typing import Any
 
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from ccd_lightning.backbones import Backbone
 from ccd_lightning.data import IdMap, Stream
+
+FILES = ("student.safetensors", "users.parquet", "items.parquet", "README.md")
+"""What an export consists of, beside its manifest."""
 
 README = """# A student recommender
 
@@ -51,16 +55,46 @@ def export_student(backbone: Backbone, stream: Stream, folder: Path) -> dict[str
         The manifest.
 
     Raises:
-        MisconfigurationException: if the model is no product of embeddings.
+        MisconfigurationException: if the model is no product of embeddings, the folder holds something else than an export,
+            or it cannot be written.
     """
     found = backbone.embeddings()
     if found is None:
         raise MisconfigurationException(
             f"{type(backbone).__name__} has no embeddings, and the export holds embeddings: give the student an embedding backbone."
         )
-    draft = folder.with_name(f"{folder.name}.tmp")
+    _require_replaceable(folder)
+    draft = folder.absolute().with_name(f"{folder.absolute().name}.tmp")
     shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
+    try:
+        draft.mkdir(parents=True)
+        manifest = _write_files(backbone, found, stream, draft)
+        shutil.rmtree(folder, ignore_errors=True)
+        draft.replace(folder)
+    except (OSError, SafetensorError) as error:
+        raise MisconfigurationException(
+            f"The export {folder} could not be written ({error}): see that the folder can be written to and has room, or name"
+            " another one with `--output`."
+        ) from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return manifest
+
+
+def _require_replaceable(folder: Path) -> None:
+    """Whatever is no export is the user's, and stays."""
+    if not folder.exists():
+        return
+    inside = {path.name for path in folder.iterdir()} if folder.is_dir() else {"a file"}
+    strange = sorted(inside - {*FILES, "manifest.json"})
+    if strange:
+        raise MisconfigurationException(
+            f"{folder} is there already and no export (it holds {', '.join(strange[:3])}), and would be replaced as a whole:"
+            " name a folder that is new, empty or an earlier export with `--output`."
+        )
+
+
+def _write_files(backbone: Backbone, found: tuple[Tensor, Tensor], stream: Stream, draft: Path) -> dict[str, Any]:
     tensors: dict[str, Tensor] = {
         name: table.detach().float().cpu().contiguous() for name, table in zip(("users", "items"), found, strict=True)
     }
@@ -68,7 +102,7 @@ def export_student(backbone: Backbone, stream: Stream, folder: Path) -> dict[str
     for name, ids, count in (("users", stream.users, backbone.num_users), ("items", stream.items, backbone.num_items)):
         IdMap(ids.raw.head(count)).save(draft / f"{name}.parquet")
     example = stream.users.decode(torch.tensor([0]))[0]
-    (draft / "README.md").write_text(README.format(block=backbone.known_block, example=example))
+    (draft / "README.md").write_text(README.format(block=backbone.known_block, example=example), encoding="utf-8")
     manifest = {
         "format": 1,
         "block": backbone.known_block,
@@ -80,6 +114,4 @@ def export_student(backbone: Backbone, stream: Stream, folder: Path) -> dict[str
         "sha256": {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(draft.iterdir())},
     }
     (draft / "manifest.json").write_text(json.dumps(manifest, indent=2))
-    shutil.rmtree(folder, ignore_errors=True)
-    draft.replace(folder)
     return manifest

@@ -6,13 +6,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning_utilities.core.rank_zero import rank_zero_warn
 
 from ccd_lightning.backbones import Backbone
-from ccd_lightning.checkpoint import Saved, read_checkpoint, stage_from_state, stage_to_state, unfinished_path
+from ccd_lightning.checkpoint import (
+    Saved,
+    has_saved,
+    read_checkpoint,
+    stage_from_state,
+    stage_to_state,
+    unfinished_path,
+)
 from ccd_lightning.data import ContinualDataModule, check_same_blocks
 from ccd_lightning.modules import PROXIES, CollaborativeDistillation
+from ccd_lightning.signals import was_requeued
 from ccd_lightning.types import Stage
 
 if TYPE_CHECKING:
@@ -87,6 +96,20 @@ def resumable(unfinished: Path | None, run: Path, serial: int, stage: Stage) -> 
         rank_zero_warn(f"{unfinished} cannot be read ({type(error).__name__}); the stage {stage.name} begins anew.")
         return None
     return unfinished
+
+
+def where_to_go_on(ckpt_path: str | Path | None, run: Path) -> str | Path | None:
+    """What the user passed; in a requeued SLURM job, which runs the same command again, ``last`` if the stream has begun.
+
+    Raises:
+        MisconfigurationException: if the run's folder holds a file that Lightning would load into every stage under SLURM.
+    """
+    for path in run.glob("hpc_ckpt_*") if SLURMEnvironment.detect() else ():
+        raise MisconfigurationException(
+            f"{path} is a checkpoint that Lightning saved under SLURM, not one of a stream, and would be loaded into every"
+            " stage: move it away, or name another folder with `--trainer.default_root_dir`."
+        )
+    return "last" if ckpt_path is None and was_requeued() and has_saved(run) else ckpt_path
 
 
 def _newest_readable(paths: list[Path]) -> tuple[Path, dict[str, Any]]:

@@ -15,13 +15,16 @@ from lightning.pytorch.callbacks import EarlyStopping
 from typing_extensions import override
 
 from ccd_lightning.checkpoint import find_saved
+from ccd_lightning.checks import require_whole
 from ccd_lightning.data import ContinualDataModule
 from ccd_lightning.export import export_student
 from ccd_lightning.hooks import StreamCallback
 from ccd_lightning.modules import MONITOR, CollaborativeDistillation, Recommender
 from ccd_lightning.plan import StreamPlan
+from ccd_lightning.processes import refuse_spawned, surviving
 from ccd_lightning.record import StreamRecord
-from ccd_lightning.resume import restore_stream, resumable
+from ccd_lightning.resume import restore_stream, resumable, where_to_go_on
+from ccd_lightning.signals import StreamSignals
 from ccd_lightning.stage_callbacks import BestState, EvaluationClock
 from ccd_lightning.types import Stage, StageKind, StageSettings
 
@@ -63,6 +66,7 @@ class StreamTrainer(Trainer):
         use_distributed_sampler: bool = False,
         **kwargs: Any,
     ) -> None:
+        require_whole("max_epochs", max_epochs, 1)
         super().__init__(
             max_epochs=max_epochs,
             enable_checkpointing=enable_checkpointing,
@@ -79,6 +83,7 @@ class StreamTrainer(Trainer):
         self.stages_done = 0
         self._epochs_of_a_stage = max_epochs
         self._unfinished: Path | None = None
+        self._signal_connector = self.signals = StreamSignals(self)
         self.stream: ContinualDataModule
 
     @override
@@ -98,17 +103,24 @@ class StreamTrainer(Trainer):
             train_dataloaders: only for other modules.
             val_dataloaders: only for other modules.
             datamodule: the stream.
-            ckpt_path: ``last``, a run's folder or a stream checkpoint to go on from; ``None`` begins the stream.
+            ckpt_path: ``last``, a run's folder or a stream checkpoint to go on from; ``None`` begins the stream, but goes on
+                with it in a requeued SLURM job.
             weights_only: only for other modules; stream checkpoints are always read with ``weights_only=True``.
 
         Raises:
             MisconfigurationException: if the datamodule is missing, a launcher spawns processes, or the checkpoint does not fit.
+            ProcessLostError: if another process of the run has died.
         """
         if not isinstance(model, CollaborativeDistillation):
             super().fit(model, train_dataloaders, val_dataloaders, datamodule, ckpt_path, weights_only)
             return
         stream = self.stream = self._check(datamodule)
-        self._restore(model, stream, ckpt_path)
+        model.check_cutoffs(stream.blocks)
+        self._restore(model, stream, where_to_go_on(ckpt_path, Path(self.default_root_dir)))
+        with surviving(self, model):
+            self._learn_stream(model, stream)
+
+    def _learn_stream(self, model: CollaborativeDistillation, stream: ContinualDataModule) -> None:
         self._call("on_stream_start", model)
         for block in stream.blocks[self._first_block() :]:
             stages = list(self.plan.stages(block.index, len(model.members())))
@@ -126,11 +138,7 @@ class StreamTrainer(Trainer):
             raise MisconfigurationException(
                 f"A stream is fitted on a ContinualDataModule, but `datamodule` is {type(datamodule).__name__}: pass one."
             )
-        if getattr(self.strategy, "_start_method", "popen") != "popen":
-            raise MisconfigurationException(
-                "The strategy starts its processes by spawn or fork, and what callbacks keep between stages would stay in the"
-                " children: use `--trainer.strategy ddp` instead."
-            )
+        refuse_spawned(self.strategy)
         return datamodule
 
     def _first_block(self) -> int:
@@ -221,6 +229,7 @@ class StreamTrainer(Trainer):
         """
         if isinstance(model, CollaborativeDistillation) and ckpt_path is not None:
             self._restore(model, self._check(datamodule), ckpt_path)
+            model.check_cutoffs(datamodule.blocks)
             datamodule.test_blocks = tuple(range(self._first_block() + 1))
             model.evaluated = ("teacher", "student")
             ckpt_path = None

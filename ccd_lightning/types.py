@@ -10,6 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ccd_lightning.checks import require_number, require_whole
+
 
 class Split(str, Enum):
     """The part that an interaction plays in its block."""
@@ -245,15 +247,12 @@ class StageSettings:
 
     def __post_init__(self) -> None:
         """Refuse values that no optimisation can run with."""
-        for name, least in (("learning_rate", 0.0), ("weight_decay", 0.0), ("evaluate_every", 0), ("patience", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(
-                    f"`{name}` is {getattr(self, name)}, but must be at least {least}: mend the stage's settings."
-                )
-        for name in ("batch_size", "negatives", "max_epochs"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"`{name}` is {value}, but must be at least 1: mend the stage's settings.")
+        require_number("learning_rate", self.learning_rate, above=0)
+        require_number("weight_decay", self.weight_decay, least=0)
+        for name, least in (("batch_size", 1), ("negatives", 1), ("evaluate_every", 0), ("patience", 1)):
+            require_whole(name, getattr(self, name), least)
+        if self.max_epochs is not None:
+            require_whole("max_epochs", self.max_epochs, 1)
 
 
 def chunks(count: int, size: int) -> Iterator[slice]:

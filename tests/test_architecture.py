@@ -11,16 +11,19 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = (
-    ("types", "seeding", "distributed"),
+    ("types", "checks", "seeding", "distributed", "memory"),
     ("functional",),
     ("data",),
     ("backbones", "metrics"),
     ("objectives",),
     ("modules",),
-    ("plan", "hooks", "record", "checkpoint", "stage_callbacks", "resume", "export", "trainer", "_contract", "testing"),
+    (
+        *("plan", "hooks", "record", "checkpoint", "stage_callbacks", "resume", "export", "trainer"),
+        *("processes", "signals", "_contract", "testing"),
+    ),
     ("reporting",),
     ("callbacks",),
-    ("cli",),
+    ("cli", "mistakes"),
 )
 LAYER_OF = {name: depth for depth, names in enumerate(LAYERS) for name in names}
 

@@ -18,7 +18,7 @@ from ccd_lightning.cli import main
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = [
     *("--data.source.users", "150", "--data.source.items", "100", "--data.source.interactions", "3500"),
-    *("--data.source.blocks", "2", "--trainer.accelerator", "cpu"),
+    *("--data.source.blocks", "2", "--trainer.accelerator", "cpu", "--model.ks", "[20]"),
     *(f"--trainer.plan.{kind}.max_epochs=1" for kind in ("base", "first_distillation", "student_update")),
     *(f"--trainer.plan.{kind}.max_epochs=1" for kind in ("teacher_update", "distillation")),
 ]

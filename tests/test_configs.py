@@ -55,6 +55,7 @@ def test_config_of_the_simulated_stream_runs(tmp_path: Path, overlay: list[str])
         "--data.source.items=100",
         "--data.source.interactions=3500",
         "--data.source.blocks=3",
+        "--model.ks=[20]",
     ]
     main(["fit", *files, *SHORT, *sizes, "--trainer.default_root_dir", str(tmp_path / "run")])
     check(tmp_path / "run", blocks=3, teachers=2)

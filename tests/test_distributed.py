@@ -41,7 +41,9 @@ def test_two_processes_rank_learn_and_measure_as_one_does(tmp_path, monkeypatch)
     for found in run_processes(2, tmp_path):
         assert found.keys() == expected.keys()
         for name, value in expected.items():
-            torch.testing.assert_close(found[name], value, rtol=1e-3, atol=2e-5, msg=lambda text, name=name: f"{name}: {text}")
+            torch.testing.assert_close(
+                found[name], value, rtol=1e-4, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}"
+            )
 
 
 def test_collectives_cost_nothing_in_one_process():

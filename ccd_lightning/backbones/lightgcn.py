@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ccd_lightning import functional as F
 from ccd_lightning.backbones.base import EmbeddingBackbone
+from ccd_lightning.checks import require_word
 from ccd_lightning.data.history import History
 
 GraphMode = Literal["block", "cumulative", "fold"]
@@ -46,6 +47,7 @@ class LightGCN(EmbeddingBackbone):
         super().__init__(dim)
         if num_layers < 0:
             raise ValueError(f"`num_layers` is {num_layers}, but must be 0 or more: pass the number of propagations.")
+        require_word("graph", graph, GraphMode)
         self.num_layers = num_layers
         self.graph = graph
         self._graph: _Graph | None = None

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ccd_lightning import functional as F
 from ccd_lightning.backbones.base import Backbone
+from ccd_lightning.checks import require_number, require_whole, require_word
 from ccd_lightning.data.history import History, Span
 from ccd_lightning.data.pairs import PairSet
 from ccd_lightning.seeding import keyed_normal, seeded_generator
@@ -41,6 +42,11 @@ class MultVAE(Backbone):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        require_whole("dim", dim, 1)
+        require_number("max_anneal", max_anneal, least=0)
+        require_whole("anneal_steps", anneal_steps, 1)
+        require_word("history", history, Span)
+        require_number("soft_value", soft_value, above=0)
         self.dim, self.max_anneal, self.anneal_steps = dim, max_anneal, anneal_steps
         self.history, self.soft_value, self.seed = history, soft_value, seed
         self.encoder: nn.Parameter

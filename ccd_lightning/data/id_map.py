@@ -111,6 +111,10 @@ class IdMap:
         try:
             pl.DataFrame({"raw": self.raw, "id": pl.arange(len(self), eager=True)}).write_parquet(unfinished)
             unfinished.replace(target)
+        except pl.exceptions.PolarsError as error:
+            raise OSError(
+                f"{target} could not be written ({error}): see that the folder can be written to and has room."
+            ) from error
         finally:
             unfinished.unlink(missing_ok=True)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from ccd_lightning.checks import require_whole
 from ccd_lightning.data.id_map import as_raw_ids
 from ccd_lightning.data.sources import StreamSource
 from ccd_lightning.data.splitting import (
@@ -70,6 +71,9 @@ class InteractionLog(StreamSource):
                 f"`base_fraction` is {base_fraction}, `blocks` {blocks} and `core` {core}; expected a fraction above 0"
                 " and at most 1, and whole numbers from 0 on. Mend the source's arguments."
             )
+        require_whole("seed", seed, 0)
+        if separator == "":
+            raise ValueError("`separator` is empty, but values must be told apart: name it, or leave it out.")
         self.path = Path(path)
         self.user, self.item, self.time = user, item, time
         self.separator, self.has_header, self.columns = separator, has_header, columns

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from ccd_lightning.checks import require_number, require_whole
 from ccd_lightning.data.sources import StreamSource
 from ccd_lightning.data.splitting import DROPPED, SPLIT_WORDS, Integers, split_per_user
 from ccd_lightning.types import chunks
@@ -71,6 +72,9 @@ class SimulatedStream(StreamSource):
                 raise ValueError(f"`{name}` is {share}, but must be from 0 to 1. Mend the source's arguments.")
         if not base_fraction:
             raise ValueError("`base_fraction` is 0, but block 0 needs interactions. Mend the source's arguments.")
+        require_whole("seed", seed, 0)
+        for name, strength in (("popularity", popularity), ("sharpness", sharpness)):
+            require_number(name, strength, least=0)
         if interactions > users * items // 4:
             raise ValueError(
                 f"`interactions` is {interactions}, but {users} users and {items} items allow {users * items // 4}"

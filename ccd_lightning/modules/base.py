@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from ccd_lightning.backbones import Backbone, NewRows
+from ccd_lightning.checks import require_whole, require_word
 from ccd_lightning.data.history import History
 from ccd_lightning.data.loader import BatchSet
 from ccd_lightning.data.pairs import PairSet
@@ -41,6 +42,8 @@ class Recommender(LightningModule):
 
     def __init__(self, backbone: Backbone, new_rows: NewRows = "neighbours", new_rows_topk: int = 20) -> None:
         super().__init__()
+        require_word("new_rows", new_rows, NewRows)
+        require_whole("new_rows_topk", new_rows_topk, 1)
         self.backbone = backbone
         self.new_rows: NewRows = new_rows
         self.new_rows_topk = new_rows_topk

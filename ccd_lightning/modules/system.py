@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from ccd_lightning.backbones import Backbone
+from ccd_lightning.checks import by_block, require_number, require_whole
 from ccd_lightning.modules.base import Recommender
 from ccd_lightning.modules.evaluation import BlockMetrics
 from ccd_lightning.modules.student import Student
 from ccd_lightning.modules.teacher import Teacher, TeacherSystem
 from ccd_lightning.objectives import Scorer
-from ccd_lightning.types import EvaluationBatch, Stage
+from ccd_lightning.types import Block, EvaluationBatch, Stage
 
 PROXIES = ("stability", "plasticity")
 
@@ -42,6 +43,9 @@ class CollaborativeDistillation(LightningModule):
         super().__init__()
         if not teachers:
             raise ValueError("`teachers` is empty, but the teacher system needs at least one member: list one or more.")
+        require_number("fusion_power", fusion_power, above=0)
+        for name, k in by_block("ks", ks):
+            require_whole(name, k, 1)
         self.student = student
         self.teachers = nn.ModuleList(teachers)
         self.proxies = nn.ModuleDict({name: deepcopy(student.backbone) for name in PROXIES}).requires_grad_(False)
@@ -52,6 +56,22 @@ class CollaborativeDistillation(LightningModule):
             teacher.role = f"teacher{index}"
         self.evaluated: tuple[str, ...] = ("teacher", "student")
         self._tested: dict[str, dict[int, BlockMetrics]] = {}
+
+    def check_cutoffs(self, blocks: Sequence[Block]) -> None:
+        """Refuse cut-offs beyond the catalogue, where every ranking would hold all the items.
+
+        Args:
+            blocks: the stream.
+
+        Raises:
+            ValueError: naming cut-off and sizes.
+        """
+        first, last = blocks[0].num_items, blocks[-1].num_items
+        if max(self.ks) > last:
+            raise ValueError(
+                f"`ks` holds {max(self.ks)}, but the stream has {last} items ({first} of them in block 0): name cut-offs of"
+                f" at most {last}, such as `--model.ks [{min(20, last)}]`."
+            )
 
     def proxy(self, name: str) -> Backbone:
         """The stability or the plasticity proxy: an older state of the student that proxies what it knew."""

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ccd_lightning import functional as F
 from ccd_lightning.backbones import Backbone, EmbeddingBackbone, NewRows, evaluating
+from ccd_lightning.checks import require_whole
 from ccd_lightning.modules.base import Recommender
 from ccd_lightning.objectives import PersonalWeights
 
@@ -28,6 +29,7 @@ class Teacher(Recommender):
         self, backbone: Backbone, new_rows: NewRows = "neighbours", new_rows_topk: int = 20, clusters: int = 0
     ) -> None:
         super().__init__(backbone, new_rows, new_rows_topk)
+        require_whole("clusters", clusters, 0)
         self.personal: PersonalWeights | None = None
         if clusters:
             if not isinstance(backbone, EmbeddingBackbone):

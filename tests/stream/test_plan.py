@@ -33,6 +33,10 @@ def test_first_distillation_has_settings_of_its_own() -> None:
     ("name", "value"),
     [
         ("learning_rate", -1.0),
+        ("learning_rate", 0),
+        ("learning_rate", float("nan")),
+        ("weight_decay", float("inf")),
+        ("evaluate_every", -1),
         ("batch_size", 0),
         ("negatives", 0),
         ("max_epochs", 0),
@@ -41,7 +45,7 @@ def test_first_distillation_has_settings_of_its_own() -> None:
     ],
 )
 def test_settings_refuse_values_out_of_range(name: str, value: float) -> None:
-    with pytest.raises(ValueError, match=f"`{name}` is {value}, but must be at least"):
+    with pytest.raises(ValueError, match=f"`{name}` is {value}, but must be"):
         StageSettings(**{name: value})  # type: ignore[arg-type]
 
 

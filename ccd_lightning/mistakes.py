@@ -1,0 +1,247 @@
+"""From a complaint of the parser to a sentence that helps: what was found, what was expected, what was probably meant."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import errno
+import importlib
+import inspect
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
+
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.cli import LightningArgumentParser
+from omegaconf import OmegaConf
+from typing_extensions import override
+
+_PACKAGES = ("data", "backbones", "modules", "callbacks")
+_HELP = "`--help` behind the subcommand lists every option."
+_MOST_NAMES = 16
+
+# What the parser says about the branches of a union beside the one that was meant.
+_NOISE = re.compile(
+    r"Does not validate against any|Subtypes:|Errors:|Given value|Expected a <class 'NoneType'>|Expected a path but|^\[?'?NestedArg"
+)
+_KEY = re.compile(r'Parser key "(?P<key>[^"]+)":\s*')
+_CLASS = re.compile(r"Problem with given class_path '(?P<path>[^']+)':\s*")
+_UNKNOWN_OPTION = re.compile(
+    r"(?:Group '(?P<group>[^']+)' does not accept option|Subcommand '[^']+' does not accept option|Option) '(?P<option>[^']+)'"
+    r"|unrecognized arguments: (?:-*(?P<argument>[^\s=]+))"
+)
+_UNKNOWN_CLASS = re.compile(
+    r"module '(?P<module>[^']+)' has no attribute '(?P<name>[^']+)'|No module named '(?P<missing>[^']+)'"
+    r"|Expected a dot import path string: (?P<word>\S+)"
+)
+_NO_SUBCLASS = re.compile(r"does not correspond to a subclass of (?P<base>\w+)|Not a valid subclass of (?P<other>\w+)")
+_UNKNOWN_COMMAND = re.compile(r"invalid choice: '(?P<given>[^']+)' \(choose from (?P<known>[^)]+)\)")
+
+
+class KindParser(LightningArgumentParser):
+    """A parser that says what is wrong in one paragraph; the stock one prints screens of usage first."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        # A mistyped option that happens to begin another one's name would be taken for it.
+        super().__init__(*args, **{"allow_abbrev": False, **kwargs})
+
+    @override
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        if not self.exit_on_error:
+            super().error(message, ex)
+        raise MisconfigurationException(explain(message, option_names(self))) from ex
+
+
+class Complaint(NamedTuple):
+    """The innermost thing that a parser complains about.
+
+    Attributes:
+        key: dotted place in the configuration; empty at the top.
+        class_path: class whose arguments are wrong, if it is one.
+        reason: what is wrong there.
+    """
+
+    key: str
+    class_path: str | None
+    reason: str
+
+
+def message_of(error: BaseException) -> str:
+    """An error as one paragraph."""
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return "The disk is full: free some space, then go on with `--ckpt_path last`. What was saved before is whole."
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}. Check that the path exists and that you may read and write there."
+    return _one_line(str(error)) or type(error).__name__
+
+
+def explain(message: str, options: Iterable[str]) -> str:
+    """What a parser says, without its layers of unions and with the name that was probably meant.
+
+    Args:
+        message: the parser's words.
+        options: dotted options that the parser knows.
+
+    >>> explain("unrecognized arguments: --trainer.max_epochz 3", ["trainer.max_epochs", "trainer.plan"]).split(": `--")[0]
+    'There is no option `trainer.max_epochz`; did you mean `trainer.max_epochs`?'
+    """
+    complaint = read_complaint(message)
+    place = f"`{complaint.key}`: " if complaint.key else ""
+    option = _UNKNOWN_OPTION.search(complaint.reason)
+    if option:
+        return _unknown_option(complaint, option, options)
+    command = _UNKNOWN_COMMAND.search(complaint.reason)
+    if command:
+        known = re.findall(r"\w+", command["known"])
+        return f"There is no subcommand `{command['given']}`{_meant(command['given'], known)} Expected one of {_quoted(known)}."
+    unknown, base = _UNKNOWN_CLASS.search(complaint.reason), _NO_SUBCLASS.search(complaint.reason)
+    if unknown:
+        wanted = _wanted_class(complaint, unknown)
+        return f"{place}there is no class `{wanted}`{_meant_class(wanted)} {_HELP}"
+    if base:
+        reason = complaint.reason.partition(" Subclass types")[0]
+        return f"{place}{reason}; expected one such as {_kinds_of(base['base'] or base['other'])}. {_HELP}"
+    return f"{place}{complaint.reason}. {_HELP}"
+
+
+def read_complaint(message: str) -> Complaint:
+    """The innermost complaint of a parser's message, which nests one in the other."""
+    keys: list[str] = []
+    class_path, reasons = None, []
+    for line in message.splitlines():
+        text = line.strip().removeprefix("- ").strip()
+        if _NOISE.search(text):
+            continue
+        key = _KEY.match(text)
+        if key:
+            keys.append(key["key"])
+            text = text[key.end() :]
+        named = _CLASS.match(text)
+        if named:
+            class_path, text = named["path"], text[named.end() :]
+        if text:
+            reasons.append(text.rstrip("."))
+    # Types are named as users write them.
+    reason = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", " ".join(reasons)) or _one_line(message)
+    return Complaint(".".join(keys), class_path, reason)
+
+
+def option_names(parser: argparse.ArgumentParser) -> set[str]:
+    """Dotted options of a parser and of its subcommands."""
+    names: set[str] = set()
+    for action in parser._actions:
+        names |= {name.lstrip("-") for name in action.option_strings if name.startswith("--")} | {action.dest}
+        if isinstance(action, argparse._SubParsersAction):
+            for inner in (action.choices[name] for name in list(action.choices)):
+                names |= option_names(inner)
+    return {name for name in names if not name.endswith(("help", "==SUPPRESS==", "+")) and "print_" not in name}
+
+
+def check_config_files(arguments: list[str]) -> None:
+    """Refuse configurations that are no files, no text, no YAML or no mapping, by their names.
+
+    Args:
+        arguments: of the command line.
+
+    Raises:
+        MisconfigurationException: naming the file and what is wrong with it.
+    """
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        name = following if argument in ("--config", "-c") else argument.partition("--config=")[2]
+        # Lightning also takes addresses of remote files.
+        if name and "://" not in name:
+            _check_config(name)
+
+
+def _check_config(name: str) -> None:
+    path = Path(name)
+    if not path.is_file():
+        found = "is a folder" if path.is_dir() else "does not exist"
+        beside = [str(file) for file in sorted(path.parent.glob("*.y*ml"))] if path.parent.is_dir() else []
+        raise MisconfigurationException(
+            f"The configuration {name} {found}{_meant(name, beside)} Pass a YAML file, such as `--config configs/ccd.yaml`."
+        )
+    try:
+        content = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+    except Exception as error:
+        raise MisconfigurationException(
+            f"The configuration {name} cannot be read as YAML ({message_of(error)}): mend it; configs/ccd.yaml shows the form."
+        ) from error
+    # A lone word is read as a key without a value.
+    if not isinstance(content, dict) or all(value is None for value in content.values()):
+        found = "no mapping of keys to values" if content else "nothing"
+        raise MisconfigurationException(
+            f"The configuration {name} holds {found}, but keys such as `trainer:` and `data:` were expected: mend it;"
+            " configs/ccd.yaml shows the form."
+        )
+
+
+def _unknown_option(complaint: Complaint, found: re.Match[str], options: Iterable[str]) -> str:
+    given = found["argument"] or ".".join(part for part in (found["group"], found["option"]) if part)
+    if complaint.class_path is None:
+        if given.endswith((".yaml", ".yml")):
+            return f"{given} stands alone; did you mean `--config {given}`? {_HELP}"
+        return f"There is no option `{given}`{_meant(given, options)} {_HELP}"
+    known = sorted(_options_of(complaint.class_path))
+    name = complaint.class_path.rpartition(".")[2]
+    short = list(dict.fromkeys(option.partition(".")[0] for option in known))
+    accepted = f" {name} accepts {_quoted(short)}." if 0 < len(short) <= _MOST_NAMES else ""
+    meant = _meant(given, [*known, "class_path", "init_args"])
+    return f"`{complaint.key}`: {name} has no option `{given}`{meant}{accepted} {_HELP}"
+
+
+def _options_of(class_path: str) -> set[str]:
+    """Options of a class that the parser has imported already."""
+    try:
+        parser = LightningArgumentParser(exit_on_error=False)
+        parser.add_class_arguments(_import(class_path), fail_untyped=False)
+    except (ImportError, AttributeError, ValueError, TypeError):
+        return set()
+    return option_names(parser) - {"config", "c"}
+
+
+def _import(class_path: str) -> Any:
+    module, _, name = class_path.rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
+
+def _wanted_class(complaint: Complaint, found: re.Match[str]) -> str:
+    return found["word"] or complaint.class_path or found["missing"] or f"{found['module']}.{found['name']}"
+
+
+def _meant_class(wanted: str) -> str:
+    paths = [path for path, _ in _classes()]
+    close = difflib.get_close_matches(wanted, paths, 1)
+    if not close:
+        by_name = {path.rpartition(".")[2]: path for path in paths}
+        close = [by_name[name] for name in difflib.get_close_matches(wanted.rpartition(".")[2], by_name, 1)]
+    return f"; did you mean `{close[0]}`?" if close else ": name it as module.Class, from where Python can import it."
+
+
+def _classes() -> Iterator[tuple[str, type]]:
+    """The classes that a configuration may name, by their paths."""
+    for package in _PACKAGES:
+        module = importlib.import_module(f"ccd_lightning.{package}")
+        for name in module.__all__:
+            found = getattr(module, name)
+            if isinstance(found, type) and not inspect.isabstract(found):
+                yield f"{module.__name__}.{name}", found
+
+
+def _kinds_of(base: str) -> str:
+    known = [path for path, found in _classes() if base in {parent.__name__ for parent in found.__mro__}]
+    return _quoted(known) or "your own"
+
+
+def _meant(given: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(given, list(known), 1)
+    return f"; did you mean `{close[0]}`?" if close else "."
+
+
+def _quoted(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

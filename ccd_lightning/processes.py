@@ -1,0 +1,121 @@
+"""What becomes of a run whose processes are not all alive any more."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch.distributed as dist
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.strategies import Strategy
+from lightning.pytorch.trainer.states import TrainerStatus
+
+GRACE = 3.0
+"""Seconds in which the main process may end by itself, after one that it started has died."""
+
+GO_ON = "What was saved is whole: go on with `--ckpt_path last`."
+
+
+class ProcessLostError(RuntimeError):
+    """Another process of the run is gone.
+
+    Args:
+        message: what happened and what to do.
+        told: whether the user has read the message already.
+    """
+
+    def __init__(self, message: str, told: bool = False) -> None:
+        super().__init__(message)
+        self.told = told
+
+
+class ChildWatch:
+    """Waits for the processes that Lightning's launcher has started, and speaks up at once if one of them dies.
+
+    The main process can sit in a collective that never ends, or be killed by Lightning without a word.
+
+    Args:
+        processes: gives those that were started so far.
+    """
+
+    def __init__(self, processes: Callable[[], list[subprocess.Popen[bytes]]]) -> None:
+        self._processes = processes
+        self._death: str | None = None
+        self._seen = threading.Event()
+
+    def start(self) -> None:
+        """Begin to wait, before the processes are started."""
+        threading.Thread(target=self._await_start, daemon=True).start()
+
+    def death(self, seconds: float = 1.0) -> str | None:
+        """What was told about a process that a signal has killed, if there is one."""
+        self._seen.wait(seconds if self._processes() else 0.0)
+        return self._death
+
+    def _await_start(self) -> None:
+        while not self._processes():
+            time.sleep(0.2)
+        for rank, process in enumerate(self._processes(), start=1):
+            threading.Thread(target=self._await_end, args=(rank, process), daemon=True).start()
+
+    def _await_end(self, rank: int, process: subprocess.Popen[bytes]) -> None:
+        code = process.wait()
+        if code == 0:
+            return
+        if code < 0:
+            name = signal.Signals(-code).name
+            self._death = f"Process {rank} (PID {process.pid}) was killed by {name}; the others stop with it. {GO_ON}"
+            print(f"error: {self._death}", file=sys.stderr, flush=True)
+            self._seen.set()
+        # A process that ends with an exit code has given its reason itself.
+        time.sleep(GRACE)
+        for other in self._processes():
+            other.kill()
+        os._exit(max(code, 1))
+
+
+def refuse_spawned(strategy: Strategy) -> None:
+    """Refuse launchers whose processes begin as copies.
+
+    Raises:
+        MisconfigurationException: if the strategy spawns or forks.
+    """
+    if getattr(strategy, "_start_method", "popen") != "popen":
+        raise MisconfigurationException(
+            "The strategy starts its processes by spawn or fork, and what callbacks keep between stages would stay in the"
+            " children: use `--trainer.strategy ddp` instead."
+        )
+
+
+def is_lost_connection(error: BaseException) -> bool:
+    """Whether an error of a collective says that another process is gone."""
+    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
+
+
+@contextmanager
+def surviving(trainer: Trainer, model: LightningModule) -> Iterator[None]:
+    """Watch over the processes of a run, and let every error reach the callbacks.
+
+    Raises:
+        ProcessLostError: in place of an error that says that another process is gone.
+    """
+    children = ChildWatch(lambda: getattr(trainer.strategy.launcher, "procs", []))
+    children.start()
+    try:
+        yield
+    except BaseException as error:
+        if trainer.state.status is not TrainerStatus.INTERRUPTED:
+            # Lightning tells of errors within a fit or a test alone.
+            for callback in trainer.callbacks:  # type: ignore[attr-defined]
+                callback.on_exception(trainer, model, error)
+        if not is_lost_connection(error):
+            raise
+        death = children.death()
+        raise ProcessLostError(death or f"Another process of the run is gone. {GO_ON}", bool(death)) from error
