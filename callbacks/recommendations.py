@@ -92,11 +92,13 @@ class Recommendations(Callback):
     @override
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Leave nothing half-written."""
-        if self._writer is not None:
-            # On a full disk closing fails too.
+        if self._stream is not None:
+            # On a full disk opening and closing fail too.
             with suppress(OSError):
-                self._writer.close()
-            self._draft.unlink(missing_ok=True)
+                if self._writer is not None:
+                    self._writer.close()
+            with suppress(OSError):
+                self._draft.unlink(missing_ok=True)
             self._forget()
 
     def target(self, trainer: Trainer) -> Path:

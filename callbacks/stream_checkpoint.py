@@ -16,8 +16,9 @@ from typing_extensions import override
 from ccd_lightning.checkpoint import (
     FOLDER,
     SUFFIX,
-    UNFINISHED,
     checkpoints_in,
+    serial_of,
+    unfinished_in,
     unfinished_path,
     whole_file,
     write_checkpoint,
@@ -68,6 +69,12 @@ class StreamCheckpoint(StreamCallback):
             trainer.signals.release()
 
     @override
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Whoever was asked to stop while a stage was prepared need not begin it."""
+        if isinstance(trainer, StreamTrainer) and trainer.stage is not None:
+            self._stop_if_asked(trainer)
+
+    @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save within the stage if it is time, or if the process was asked to stop."""
         if not isinstance(trainer, StreamTrainer) or not isinstance(pl_module, Recommender) or trainer.stage is None:
@@ -90,9 +97,12 @@ class StreamCheckpoint(StreamCallback):
             run = Path(trainer.default_root_dir)
             name = f"{trainer.stages_done:05d}-{stage.name}{SUFFIX}"
             write_checkpoint(run / FOLDER / name, stream_state(trainer, system, trainer.stream))
-            self._prune(run)
+            self._prune(run, trainer.stages_done)
         self._saved_at = time.monotonic()
         trainer.strategy.barrier("stream checkpoint")
+        self._stop_if_asked(trainer)
+
+    def _stop_if_asked(self, trainer: StreamTrainer) -> None:
         asked = trainer.signals.agreed()
         if asked:
             self._stop(trainer, asked)
@@ -117,10 +127,11 @@ class StreamCheckpoint(StreamCallback):
                     os.fsync(file.fileno())
         self._saved_at = time.monotonic()
 
-    def _prune(self, run: Path) -> None:
-        found = checkpoints_in(run)
+    def _prune(self, run: Path, stages_done: int) -> None:
+        # Those of later stages belong to a stream that was taken back to an older checkpoint.
+        found = [path for path in checkpoints_in(run) if serial_of(path) <= stages_done]
         last_of_block = {path.name.split("-")[1]: path for path in found}
         kept = set(found[-self.keep_last :]) | (set(last_of_block.values()) if self.keep_blocks else set())
-        for path in [*found, *(run / FOLDER).glob(f"*{UNFINISHED}")]:
+        for path in [*checkpoints_in(run), *unfinished_in(run)]:
             if path not in kept:
                 path.unlink()

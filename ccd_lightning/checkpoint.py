@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import re
 import shutil
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
+from ccd_lightning.processes import is_lost_connection
 from ccd_lightning.types import Stage, StageKind
 
 VERSION = 1
@@ -63,6 +65,8 @@ def whole_file(path: Path) -> Iterator[Path]:
         yield draft
         draft.replace(path)
     except (OSError, RuntimeError) as error:
+        if is_lost_connection(error):
+            raise
         # On a full disk torch complains about a position in the file.
         full = path.parent.is_dir() and shutil.disk_usage(path.parent).free < _NEARLY_NOTHING
         reason = "the disk is full" if full else str(error).splitlines()[0]
@@ -85,7 +89,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         payload = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise MisconfigurationException(
-            f"{path} cannot be read as a stream checkpoint ({type(error).__name__}: {str(error).splitlines()[0]})."
+            f"{path} cannot be read as a stream checkpoint ({why_unreadable(error)})."
             " Remove it to fall back to the one before, or pass another `ckpt_path`."
         ) from error
     if not isinstance(payload, dict) or not isinstance(payload.get("version"), int):
@@ -105,19 +109,59 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return payload
 
 
+def why_unreadable(error: Exception) -> str:
+    """What is wrong with a file that torch refuses; torch's own words advise to load it unsafely.
+
+    Args:
+        error: what `torch.load` raised with ``weights_only=True``.
+    """
+    foreign = re.search(
+        r"GLOBAL (\S+)|Trying to (?:load|call reduce for) unsupported (?:GLOBAL|class) (\S+)", str(error)
+    )
+    if foreign:
+        return f"it asks for `{foreign[1] or foreign[2]}`, but only tensors and plain values are admitted; nothing of it was run"
+    if isinstance(error, pickle.UnpicklingError):
+        return "it holds something else than tensors and plain values; nothing of it was run"
+    return f"{type(error).__name__}: {next(iter(str(error).splitlines()), 'it is empty or cut off')}"
+
+
 def checkpoints_in(run: Path) -> list[Path]:
     """Stream checkpoints of a run folder, newest stage last."""
-    return sorted((run / FOLDER).glob(f"*{SUFFIX}"), key=_serial)
+    return _of_stages(run, SUFFIX)
+
+
+def unfinished_in(run: Path) -> list[Path]:
+    """States within a stage in a run folder, the latest stage last."""
+    return _of_stages(run, UNFINISHED)
 
 
 def has_saved(run: Path) -> bool:
     """Whether a stream can go on in a run folder, after a finished stage or within the first one."""
-    return any(any((run / FOLDER).glob(f"*{suffix}")) for suffix in (SUFFIX, UNFINISHED))
+    return bool(checkpoints_in(run) or unfinished_in(run))
 
 
-def _serial(path: Path) -> int:
-    found = re.match(r"(\d+)-", path.name)
-    return int(found.group(1)) if found else -1
+def refuse_second_stream(run: Path) -> None:
+    """Refuse to mix two streams in one folder.
+
+    Raises:
+        MisconfigurationException: if the folder holds a stream.
+    """
+    if has_saved(run):
+        raise MisconfigurationException(
+            f"{run} already holds a stream. To go on with it, add `--ckpt_path last`; to start another one, name another"
+            " folder with `--trainer.default_root_dir`, or remove this one."
+        )
+
+
+def serial_of(path: Path) -> int:
+    """Which stage of the stream a file was saved after, or within, counted from 1."""
+    return int(path.name.split("-")[0])
+
+
+def _of_stages(run: Path, suffix: str) -> list[Path]:
+    """Lightning's own checkpoints may stand in a folder of the same name."""
+    found = (run / FOLDER).glob(f"*-block*{suffix}")
+    return sorted((path for path in found if re.match(r"\d+-block", path.name)), key=serial_of)
 
 
 class Saved(NamedTuple):
@@ -150,12 +194,12 @@ def find_saved(ckpt_path: str | Path, run: Path) -> Saved:
     path = run if str(ckpt_path) == "last" else Path(ckpt_path)
     if path.is_file():
         return Saved([path], None)
-    if not path.is_dir():
+    if not path.is_dir() and str(ckpt_path) != "last":
         raise MisconfigurationException(
             f"`ckpt_path` is {ckpt_path}, but no such file or folder exists: pass `last`, a run's folder or a checkpoint file."
         )
     finished = checkpoints_in(path)[::-1]
-    unfinished = sorted((path / FOLDER).glob(f"*{UNFINISHED}"), key=_serial)
+    unfinished = unfinished_in(path)
     if not finished and not unfinished:
         raise MisconfigurationException(
             f"There is no stream checkpoint in {path / FOLDER}: start the stream with `fit` and without `--ckpt_path`, or pass"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any, get_args
 
@@ -67,6 +67,30 @@ def require_word(name: str, value: Any, words: Any) -> None:
     """
     if value not in get_args(words):
         raise ValueError(f"`{name}` is {value!r}, but must be one of {', '.join(get_args(words))}: mend the setting.")
+
+
+def require_stream_options(options: Mapping[str, Any]) -> None:
+    """Refuse options of Lightning's Trainer with which a stream would break, or learn nothing without a word.
+
+    Args:
+        options: arguments of the Trainer.
+
+    Raises:
+        ValueError: naming the option.
+    """
+    if options.get("accumulate_grad_batches") is not None:
+        require_whole("accumulate_grad_batches", options["accumulate_grad_batches"], 1)
+    for name, harmless, reason in (
+        ("barebones", (None, False), "stages are judged by metrics, which it switches off"),
+        ("limit_test_batches", (None, 1.0), "a stream is measured on whole test splits"),
+        ("max_steps", (None, -1), "steps count over the whole stream, so later stages would learn nothing"),
+        ("max_time", (None,), "time counts over the whole stream, so later stages would learn nothing"),
+    ):
+        if options.get(name) not in harmless:
+            raise ValueError(
+                f"`trainer.{name}` is {options[name]!r}, but {reason}: leave it out; `trainer.plan` limits the epochs of a"
+                " stage, and a stopped run goes on with `--ckpt_path last`."
+            )
 
 
 def by_block(name: str, value: Any) -> list[tuple[str, Any]]:

@@ -19,7 +19,7 @@ from ccd_lightning.callbacks import (
     StreamProgress,
     StreamReport,
 )
-from ccd_lightning.checkpoint import checkpoints_in, whole_file
+from ccd_lightning.checkpoint import refuse_second_stream, whole_file
 from ccd_lightning.data import ContinualDataModule
 from ccd_lightning.hooks import StreamCallback
 from ccd_lightning.memory import keep_freed_memory
@@ -103,6 +103,16 @@ class CCDCLI(LightningCLI):
         if trainer.default_root_dir is None:
             trainer.default_root_dir = str(Path("runs") / self._config_name())
 
+    @override
+    def instantiate_classes(self) -> None:
+        """Build what the configuration names; values of a wrong type are mistakes in it."""
+        try:
+            super().instantiate_classes()
+        except TypeError as error:
+            raise MisconfigurationException(
+                f"What the configuration names cannot be built ({error}): mend the value; `--debug` shows where it happened."
+            ) from error
+
     def before_test(self) -> None:
         """Only a trained stream can be measured."""
         self._require_checkpoint()
@@ -114,12 +124,8 @@ class CCDCLI(LightningCLI):
     def before_fit(self) -> None:
         """Refuse to mix two streams in one folder; keep the resolved configuration beside the run."""
         run = Path(self.trainer.default_root_dir)
-        chosen = self._chosen()
-        if chosen.get("ckpt_path") is None and checkpoints_in(run) and not was_requeued():
-            raise MisconfigurationException(
-                f"{run} already holds a stream. To go on with it, add `--ckpt_path last`; to start another one, name another"
-                " folder with `--trainer.default_root_dir`, or remove this one."
-            )
+        if self._chosen().get("ckpt_path") is None and not was_requeued():
+            refuse_second_stream(run)
         self.trainer.callbacks.append(_ConfigKeeper(self._save_config))
 
     def _require_checkpoint(self) -> None:

@@ -22,8 +22,9 @@ _HELP = "`--help` behind the subcommand lists every option."
 _MOST_NAMES = 16
 
 # What the parser says about the branches of a union beside the one that was meant.
+_UNION = "Does not validate against any"
 _NOISE = re.compile(
-    r"Does not validate against any|Subtypes:|Errors:|Given value|Expected a <class 'NoneType'>|Expected a path but|^\[?'?NestedArg"
+    rf"{_UNION}|Subtypes:|Errors:|Given value|Expected a <class 'NoneType'>|Expected a path but|^\[?'?NestedArg"
 )
 _KEY = re.compile(r'Parser key "(?P<key>[^"]+)":\s*')
 _CLASS = re.compile(r"Problem with given class_path '(?P<path>[^']+)':\s*")
@@ -73,7 +74,10 @@ def message_of(error: BaseException) -> str:
         return "The disk is full: free some space, then go on with `--ckpt_path last`. What was saved before is whole."
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}. Check that the path exists and that you may read and write there."
-    return _one_line(str(error)) or type(error).__name__
+    text = str(error)
+    if _UNION in text:
+        text = read_complaint(text).reason
+    return _one_line(text) or type(error).__name__
 
 
 def explain(message: str, options: Iterable[str]) -> str:
@@ -100,7 +104,7 @@ def explain(message: str, options: Iterable[str]) -> str:
         wanted = _wanted_class(complaint, unknown)
         return f"{place}there is no class `{wanted}`{_meant_class(wanted)} {_HELP}"
     if base:
-        reason = complaint.reason.partition(" Subclass types")[0]
+        reason = re.split("[. ;]+Subclass types", complaint.reason)[0]
         return f"{place}{reason}; expected one such as {_kinds_of(base['base'] or base['other'])}. {_HELP}"
     return f"{place}{complaint.reason}. {_HELP}"
 
@@ -123,7 +127,8 @@ def read_complaint(message: str) -> Complaint:
         if text:
             reasons.append(text.rstrip("."))
     # Types are named as users write them.
-    reason = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", " ".join(reasons)) or _one_line(message)
+    reason = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", "; ".join(reasons)) or _one_line(message)
+    reason = re.sub(r"a typing\.Literal\[([^\]]*)\]", r"one of \1", reason)
     return Complaint(".".join(keys), class_path, reason)
 
 
@@ -147,7 +152,7 @@ def check_config_files(arguments: list[str]) -> None:
     Raises:
         MisconfigurationException: naming the file and what is wrong with it.
     """
-    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+    for argument, following in zip(arguments, [*arguments, ""][1:], strict=True):
         name = following if argument in ("--config", "-c") else argument.partition("--config=")[2]
         # Lightning also takes addresses of remote files.
         if name and "://" not in name:
@@ -158,7 +163,7 @@ def _check_config(name: str) -> None:
     path = Path(name)
     if not path.is_file():
         found = "is a folder" if path.is_dir() else "does not exist"
-        beside = [str(file) for file in sorted(path.parent.glob("*.y*ml"))] if path.parent.is_dir() else []
+        beside = [str(file) for file in sorted(path.parent.glob("*.y*ml")) if file.is_file()]
         raise MisconfigurationException(
             f"The configuration {name} {found}{_meant(name, beside)} Pass a YAML file, such as `--config configs/ccd.yaml`."
         )

@@ -9,23 +9,29 @@ import torch
 from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning_utilities.core.rank_zero import rank_zero_warn
+from torch import Tensor
 
 from ccd_lightning.backbones import Backbone
 from ccd_lightning.checkpoint import (
     Saved,
     has_saved,
     read_checkpoint,
+    refuse_second_stream,
     stage_from_state,
     stage_to_state,
     unfinished_path,
+    why_unreadable,
 )
 from ccd_lightning.data import ContinualDataModule, check_same_blocks
-from ccd_lightning.modules import PROXIES, CollaborativeDistillation
+from ccd_lightning.modules import PROXIES, CollaborativeDistillation, Recommender
 from ccd_lightning.signals import was_requeued
 from ccd_lightning.types import Stage
 
 if TYPE_CHECKING:
     from ccd_lightning.trainer import StreamTrainer
+
+MANIFEST = "stream.json"
+"""A file that is in a run's folder from the beginning of the stream."""
 
 
 def stream_state(
@@ -86,30 +92,51 @@ def restore_stream(
     trainer.fit_loop.restarting = False
 
 
-def resumable(unfinished: Path | None, run: Path, serial: int, stage: Stage) -> Path | None:
-    """The state within a stage, if that is the stage to go on with and its file is whole."""
+def resumable(unfinished: Path | None, run: Path, serial: int, stage: Stage, learner: Recommender) -> Path | None:
+    """The state within a stage, if that is the stage to go on with and its file is whole.
+
+    Raises:
+        MisconfigurationException: if it is of another model.
+    """
     if unfinished is None or unfinished.name != unfinished_path(run, serial, stage).name:
         return None
     try:
-        torch.load(unfinished, map_location="cpu", weights_only=True)
+        saved = dict(torch.load(unfinished, map_location="cpu", weights_only=True)["state_dict"])
     except Exception as error:
-        rank_zero_warn(f"{unfinished} cannot be read ({type(error).__name__}); the stage {stage.name} begins anew.")
+        rank_zero_warn(f"{unfinished} cannot be read ({why_unreadable(error)}); the stage {stage.name} begins anew.")
         return None
+    for name, value in learner.state_dict().items():
+        if isinstance(value, Tensor) and getattr(saved.get(name), "shape", None) != value.shape:
+            raise MisconfigurationException(
+                f"{unfinished} was written by another model than the configured one ({name} differs): pass the configuration that"
+                " stands beside it, or remove the file to begin the stage anew."
+            )
     return unfinished
 
 
 def where_to_go_on(ckpt_path: str | Path | None, run: Path) -> str | Path | None:
-    """What the user passed; in a requeued SLURM job, which runs the same command again, ``last`` if the stream has begun.
+    """What the user passed, unless the stream's folder tells better.
+
+    A requeued SLURM job runs the same command again and means ``last``. A run that was stopped before anything of it was
+    saved begins anew.
 
     Raises:
-        MisconfigurationException: if the run's folder holds a file that Lightning would load into every stage under SLURM.
+        MisconfigurationException: if a stream shall begin where there is one, or the folder holds a file that Lightning
+            would load into every stage under SLURM.
     """
     for path in run.glob("hpc_ckpt_*") if SLURMEnvironment.detect() else ():
         raise MisconfigurationException(
             f"{path} is a checkpoint that Lightning saved under SLURM, not one of a stream, and would be loaded into every"
             " stage: move it away, or name another folder with `--trainer.default_root_dir`."
         )
-    return "last" if ckpt_path is None and was_requeued() and has_saved(run) else ckpt_path
+    if ckpt_path is None and was_requeued() and has_saved(run):
+        return "last"
+    if ckpt_path is None:
+        refuse_second_stream(run)
+    if str(ckpt_path) == "last" and (run / MANIFEST).is_file() and not has_saved(run):
+        rank_zero_warn(f"The stream in {run} was stopped before anything was saved: it begins anew.")
+        return None
+    return ckpt_path
 
 
 def _newest_readable(paths: list[Path]) -> tuple[Path, dict[str, Any]]:

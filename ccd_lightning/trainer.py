@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks import EarlyStopping
 from typing_extensions import override
 
 from ccd_lightning.checkpoint import find_saved
-from ccd_lightning.checks import require_whole
+from ccd_lightning.checks import require_stream_options, require_whole
 from ccd_lightning.data import ContinualDataModule
 from ccd_lightning.export import export_student
 from ccd_lightning.hooks import StreamCallback
@@ -67,6 +67,7 @@ class StreamTrainer(Trainer):
         **kwargs: Any,
     ) -> None:
         require_whole("max_epochs", max_epochs, 1)
+        require_stream_options(kwargs)
         super().__init__(
             max_epochs=max_epochs,
             enable_checkpointing=enable_checkpointing,
@@ -159,7 +160,7 @@ class StreamTrainer(Trainer):
         self._call("on_stage_start", system, stage)
         learner = system.learner(stage)
         learner.begin_stage(stage, settings, stream.history(stage.block), stream.seed, self.current_epoch)
-        unfinished = resumable(self._unfinished, Path(self.default_root_dir), self.stages_done + 1, stage)
+        unfinished = resumable(self._unfinished, Path(self.default_root_dir), self.stages_done + 1, stage, learner)
         with self._fresh_loops(learner, settings):
             super().fit(learner, datamodule=stream, ckpt_path=unfinished, weights_only=True)
         learner.end_stage()

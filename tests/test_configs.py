@@ -31,7 +31,7 @@ def check(run: Path, blocks: int, teachers: int) -> None:
     assert len(metrics["student"]["recall@20"]["H"]) == blocks
     assert 0 < metrics["teacher"]["recall@20"]["H"][-1] < 1
     assert stages["status"] == "finished"
-    names = [stage["stage"] for block in stages["blocks"] for stage in block["stages"]]
+    names = [stage["name"] for block in stages["blocks"] for stage in block["stages"]]
     assert sum("base" in name for name in names) == teachers
 
 

@@ -9,6 +9,8 @@ import polars as pl
 import torch
 from torch import Tensor
 
+from ccd_lightning.data.tables import read_parquet
+
 _KINDS = {pl.Int64: "integers", pl.String: "strings", pl.Null: "nothing"}
 
 
@@ -126,8 +128,8 @@ class IdMap:
             ValueError: if the file is none of ours, or its numbers are not 0, 1, 2, ...
         """
         try:
-            table = pl.read_parquet(Path(path), columns=["raw", "id"])
-        except (OSError, pl.exceptions.PolarsError) as error:
+            table = read_parquet(Path(path)).select("raw", "id")
+        except (OSError, ValueError, pl.exceptions.PolarsError) as error:
             raise ValueError(
                 f"{path} cannot be read as an id map ({error}); expected Parquet with the columns `raw` and `id`."
                 " Point to the folder of the run that wrote it."

@@ -9,6 +9,18 @@ import polars as pl
 
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}
 _PARQUET_MAGIC = b"PAR1"
+# What pyarrow and polars raise on a damaged file, by where the damage is.
+_DAMAGE = (
+    OSError,
+    ValueError,
+    TypeError,
+    LookupError,
+    MemoryError,
+    RuntimeError,
+    pl.exceptions.PolarsError,
+    pl.exceptions.PanicException,
+)
+_LONGEST_REASON = 200
 _NO_SEPARATOR = "\x1f"
 
 
@@ -26,23 +38,54 @@ def read_table(
     Raises:
         ValueError: if there is no such file, its suffix is not known, or its content is something else.
     """
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder, but a file is needed. Name one file in the source's `path`.")
     if not path.is_file():
         raise ValueError(f"{path}: there is no such file. Check the source's `path`.")
+    if not path.stat().st_size:
+        raise ValueError(f"{path} is empty, but a table is needed. Check what wrote it.")
     if separator is None and path.suffix not in {*_SEPARATORS, ".parquet"}:
         raise ValueError(
             f"{path}: the suffix {path.suffix!r} is not known; expected .parquet, .csv or .tsv."
             " Rename the file, or name the `separator` of a text file where the source has this argument."
         )
-    is_parquet = separator is None and path.suffix == ".parquet"
+    if separator is None and path.suffix == ".parquet":
+        return read_parquet(path)
+    _require_text(path)
     try:
-        if is_parquet:
-            _require_parquet(path)
-            return pl.read_parquet(path)
-        _require_text(path)
         return _read_text(path, separator or _SEPARATORS[path.suffix], has_header, columns)
     except (OSError, pl.exceptions.PolarsError) as error:
-        wanted = "Parquet" if is_parquet else "a text table"
-        raise ValueError(f"{path} cannot be read as {wanted}: {error}. Write the file again.") from error
+        raise ValueError(
+            f"{path} cannot be read as a text table: {_reason(error)}. Write the file again, as UTF-8 text."
+        ) from error
+
+
+def read_parquet(path: Path) -> pl.DataFrame:
+    """Read a Parquet table whose content is not to be trusted.
+
+    Args:
+        path: the file.
+
+    Raises:
+        ValueError: if it is something else, or damaged.
+    """
+    # Only Parquet needs pyarrow. The reader of polars aborts the whole process on some damaged files.
+    from pyarrow.parquet import ParquetFile
+
+    try:
+        _require_parquet(path)
+        with ParquetFile(path) as file:
+            table = file.read()
+        table.validate(full=True)
+        return pl.DataFrame(table)
+    except _DAMAGE as error:
+        raise ValueError(f"{path} cannot be read as Parquet: {_reason(error)}. Write the file again.") from error
+
+
+def _reason(error: BaseException) -> str:
+    """The first line; what follows is advice to programmers, and may quote half the file."""
+    first = next(iter(str(error).splitlines()), type(error).__name__)
+    return first if len(first) <= _LONGEST_REASON else f"{first[:_LONGEST_REASON]}..."
 
 
 def _read_text(path: Path, separator: str, has_header: bool, columns: Sequence[str] | None) -> pl.DataFrame:
@@ -84,9 +127,9 @@ def _require_parquet(path: Path) -> None:
         file.seek(-min(4, path.stat().st_size), 2)
         ends = file.read(4) == _PARQUET_MAGIC
     if not begins:
-        raise ValueError(f"{path} is named .parquet, but its content is not Parquet. Give it the suffix that it is.")
+        raise OSError("although it is named .parquet, its content is not Parquet")
     if not ends:
-        raise ValueError(f"{path} is Parquet, but truncated: its end is missing. Copy or write the file again.")
+        raise OSError("it is truncated, its end is missing")
 
 
 def _require_text(path: Path) -> None:

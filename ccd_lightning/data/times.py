@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from ccd_lightning.data.validation import first_row, require_no_null
+from ccd_lightning.data.validation import first_row, require_no_null, shown
 
 _LAST_PLAUSIBLE_SECOND = 1e11
 
@@ -32,7 +32,7 @@ def as_times(values: pl.Series, origin: str) -> pl.Series:
         row = 1
     if row is not None:
         raise ValueError(
-            f"{origin}, column `{values.name}`, row {row}: {values[row - 1]!r} is no time; expected a finite number or"
+            f"{origin}, column `{values.name}`, row {row}: {shown(values[row - 1])} is no time; expected a finite number or"
             " a date such as 2024-05-31 12:00:00. Mend the value or leave the row out. Rows of data count from 1."
         )
     return times if times.dtype.is_numeric() else _in_utc(times)

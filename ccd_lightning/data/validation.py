@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from reprlib import Repr
+
 import polars as pl
 
 from ccd_lightning.data.id_map import as_raw_ids
@@ -9,6 +11,13 @@ from ccd_lightning.types import Split
 
 COLUMNS = ("user", "item", "block", "split")
 SPLITS = pl.Enum([split.value for split in Split])
+
+_MOST_NAMES = 20
+_SHORT = Repr()
+_SHORT.maxstring = _SHORT.maxother = 80
+
+_EXACT = 2.0**53
+"""Up to here every whole number is a float of its own."""
 
 
 def checked_table(table: pl.DataFrame, origin: str) -> pl.DataFrame:
@@ -76,12 +85,18 @@ def first_row(mask: pl.Series) -> int | None:
     return int(rows[0]) + 1 if len(rows) else None
 
 
+def shown(value: object) -> str:
+    """A value as Python writes it, cut in the middle if it is long: a field without an end may hold a whole file."""
+    return _SHORT.repr(value)
+
+
 def _checked_blocks(values: pl.Series, origin: str) -> pl.Series:
-    numbers = values.cast(pl.Float64, strict=False)
-    row = first_row(~(numbers.is_finite() & (numbers == numbers.floor())).fill_null(False))
+    numbers = _cast(values, pl.Float64(), "whole numbers", origin)
+    whole = numbers.is_finite() & (numbers == numbers.floor()) & (numbers.abs() < _EXACT)
+    row = first_row(~whole.fill_null(False))
     if row is not None:
         raise ValueError(
-            f"{origin}, column `block`, row {row}: {values[row - 1]!r} is no whole number."
+            f"{origin}, column `block`, row {row}: {shown(values[row - 1])} is no whole number."
             " Number the blocks 0, 1, 2, ..."
         )
     blocks: pl.Series = numbers.cast(pl.Int64)
@@ -104,16 +119,28 @@ def _checked_blocks(values: pl.Series, origin: str) -> pl.Series:
 
 
 def _checked_splits(values: pl.Series, origin: str) -> pl.Series:
-    words: pl.Series = values.cast(pl.String)
+    words = _cast(values, pl.String(), "words", origin)
     known = list(SPLITS.categories)
-    row = first_row(~words.is_in(known))
+    row = first_row(~words.is_in(known).fill_null(False))
     if row is not None:
         raise ValueError(
-            f"{origin}, column `split`, row {row}: {words[row - 1]!r} is no split; expected one of {_quoted(known)}."
+            f"{origin}, column `split`, row {row}: {shown(values[row - 1])} is no split; expected one of {_quoted(known)}."
             " Rename it."
         )
     splits: pl.Series = words.cast(SPLITS)
     return splits
+
+
+def _cast(values: pl.Series, kind: pl.DataType, expected: str, origin: str) -> pl.Series:
+    """Values as another type, null where that cannot be; nested types are refused as a whole."""
+    try:
+        converted: pl.Series = values.cast(kind, strict=False)
+    except pl.exceptions.PolarsError as error:
+        raise ValueError(
+            f"{origin}: column `{values.name}` holds {values.dtype}, but {expected} are needed. Convert the column before it is"
+            " read."
+        ) from error
+    return converted
 
 
 def _require_train(table: pl.DataFrame, origin: str) -> None:
@@ -127,4 +154,5 @@ def _require_train(table: pl.DataFrame, origin: str) -> None:
 
 
 def _quoted(names: list[str]) -> str:
-    return ", ".join(f"`{name}`" for name in names)
+    more = ["..."] if len(names) > _MOST_NAMES else []
+    return ", ".join([f"`{shown(name)[1:-1]}`" for name in names[:_MOST_NAMES]] + more)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from ccd_lightning.backbones import Backbone
-from ccd_lightning.checks import by_block, require_number, require_whole
+from ccd_lightning.checks import require_number, require_whole
 from ccd_lightning.modules.base import Recommender
 from ccd_lightning.modules.evaluation import BlockMetrics
 from ccd_lightning.modules.student import Student
@@ -44,8 +44,10 @@ class CollaborativeDistillation(LightningModule):
         if not teachers:
             raise ValueError("`teachers` is empty, but the teacher system needs at least one member: list one or more.")
         require_number("fusion_power", fusion_power, above=0)
-        for name, k in by_block("ks", ks):
-            require_whole(name, k, 1)
+        if not ks:
+            raise ValueError("`ks` is empty, but at least one cut-off is needed: name some, such as [20, 50, 100].")
+        for k in ks:
+            require_whole("ks", k, 1)
         self.student = student
         self.teachers = nn.ModuleList(teachers)
         self.proxies = nn.ModuleDict({name: deepcopy(student.backbone) for name in PROXIES}).requires_grad_(False)

@@ -15,6 +15,10 @@ from ccd_lightning.distributed import gather_tables, own_chunks, share_rows
 CHUNK = 512
 """Users scored at a time."""
 
+_LAST_USER = 2**32 - 1
+_NOBODY = -(2**63)
+_MINUS_INFINITY = (-0x00800000) ^ 0x7FFFFFFF
+
 
 class Scorer(Protocol):
     """Whatever scores the whole catalogue for a batch of users: a backbone, or a system of them."""
@@ -94,18 +98,14 @@ def top_lists(scorer: Scorer, number: int, observed: PairSet, device: torch.devi
     """
     of_users = torch.zeros(scorer.num_users, min(number, scorer.num_items), dtype=torch.long, device=device)
     width = min(number, scorer.num_users)
-    best_values = torch.full((scorer.num_items, width), -torch.inf, device=device)
-    best_users = torch.full((scorer.num_items, width), -1, device=device)
+    best = torch.full((scorer.num_items, width), _NOBODY, device=device)
     observed = observed.to(device)
     for rows in own_chunks(scorer.num_users, CHUNK):
         scores = _masked_scores(scorer, rows, observed)
         of_users[rows] = _best(scores, of_users.shape[1])[1]
-        users = torch.arange(rows.start, rows.stop, device=device).expand(scorer.num_items, -1)
-        best_values, best_users = _merge(
-            torch.cat([best_values, scores.T], dim=1), torch.cat([best_users, users], dim=1), width
-        )
-    best_values, best_users = _merge(gather_tables(best_values), gather_tables(best_users), width)
-    return share_rows(of_users).cpu(), best_users.masked_fill(best_values == -torch.inf, -1).cpu()
+        values, places = scores.T.topk(min(width, scores.shape[0]), dim=1)
+        best = torch.cat([best, _score_keys(values, places + rows.start)], dim=1).topk(width, dim=1).values
+    return share_rows(of_users).cpu(), _users_of(gather_tables(best).topk(width, dim=1).values).cpu()
 
 
 def _masked_scores(scorer: Scorer, rows: slice, observed: PairSet) -> Tensor:
@@ -123,6 +123,21 @@ def _best(scores: Tensor, number: int) -> tuple[Tensor, Tensor]:
     return values.masked_fill(nothing, 0.0), items.masked_fill(nothing, -1)
 
 
-def _merge(values: Tensor, users: Tensor, width: int) -> tuple[Tensor, Tensor]:
-    kept, places = values.topk(width, dim=1)
-    return kept, users.gather(1, places)
+def _score_keys(scores: Tensor, users: Tensor) -> Tensor:
+    """Numbers in the order of the scores and, where these are equal, against that of the users; int64, of the scores' shape.
+
+    Fused ranks are often equal, and without an order among them the lists would depend on how users are dealt out to processes.
+
+    Args:
+        scores: float32 ``(rows, B)``.
+        users: int64 ``(rows, B)``.
+    """
+    # Adding 0 makes -0 a 0. The bits of negative floats count downwards.
+    bits = (scores + 0.0).contiguous().view(torch.int32)
+    ordered = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits).long()
+    return (ordered << 32) + (_LAST_USER - users)
+
+
+def _users_of(keys: Tensor) -> Tensor:
+    """The users of :func:`_score_keys`, -1 for those whose score was -inf."""
+    return (_LAST_USER - (keys & _LAST_USER)).masked_fill(keys >> 32 <= _MINUS_INFINITY, -1)

@@ -63,7 +63,9 @@ def test_read_table_names_an_unknown_suffix(tmp_path):
 
 def test_read_table_refuses_text_named_parquet(tmp_path):
     TABLE.write_csv(tmp_path / "log.parquet")
-    with pytest.raises(ValueError, match=r"log.parquet is named .parquet, but its content is not Parquet"):
+    with pytest.raises(
+        ValueError, match=r"log.parquet cannot be read as Parquet: although .* its content is not Parquet"
+    ):
         read_table(tmp_path / "log.parquet")
 
 
@@ -71,7 +73,7 @@ def test_read_table_refuses_text_named_parquet(tmp_path):
 def test_read_table_refuses_truncated_parquet(tmp_path, size):
     TABLE.write_parquet(tmp_path / "whole.parquet")
     (tmp_path / "log.parquet").write_bytes((tmp_path / "whole.parquet").read_bytes()[:size])
-    with pytest.raises(ValueError, match=r"log.parquet (is Parquet, but truncated|cannot be read as Parquet)"):
+    with pytest.raises(ValueError, match=r"log.parquet cannot be read as Parquet: .*(truncated|smaller than)"):
         read_table(tmp_path / "log.parquet")
 
 
@@ -100,7 +102,7 @@ def test_read_table_refuses_binary_named_csv(tmp_path, content, found):
 )
 def test_read_table_refuses_text_that_is_no_table(tmp_path, content):
     (tmp_path / "log.csv").write_bytes(content)
-    with pytest.raises(ValueError, match=r"log.csv cannot be read as a text table"):
+    with pytest.raises(ValueError, match=r"log.csv (cannot be read as a text table|is empty)"):
         read_table(tmp_path / "log.csv")
 
 

@@ -108,3 +108,24 @@ def numbers_in(content: Any, place: str = "") -> dict[str, float]:
     else:
         return {} if content is None or isinstance(content, str) else {place: float(content)}
     return {name: value for key, part in parts for name, value in numbers_in(part, f"{place}/{key}").items()}
+
+
+def small_fit(folder: Path, *more: str, epochs: int = 3) -> list[str]:
+    """Arguments of a short `fit` of the simulated stream, into a folder."""
+    kinds = ("base", "first_distillation", "student_update", "teacher_update", "distillation")
+    return [
+        *("fit", "--config", str(ROOT / "configs" / "ccd.yaml"), "--trainer.default_root_dir", str(folder)),
+        *("--data.source.users=150", "--data.source.items=100", "--data.source.interactions=3500"),
+        *("--data.source.blocks=2", "--trainer.accelerator=cpu", "--report.figures=false"),
+        "--model.ks=[5,20]",
+        *(f"--trainer.plan.{kind}.max_epochs={epochs}" for kind in kinds),
+        *more,
+    ]
+
+
+def sabotage(**point: Any) -> list[str]:
+    """Arguments that put a `Saboteur` into a run."""
+    return [
+        "--trainer.callbacks.class_path=tests.reliability.saboteur.Saboteur",
+        *(f"--trainer.callbacks.init_args.{name}={value}" for name, value in point.items()),
+    ]

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch.loggers.logger import DummyLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from ccd_lightning.backbones import BPRMF, LightGCN, MultVAE
@@ -64,6 +65,24 @@ def test_stream_counts_epochs_and_steps_over_all_stages(tmp_path: Path, run_stre
     steps = [step for _, step in recorder.steps]
     assert steps == sorted(steps)
     assert len(set(steps)) == 11
+
+
+def test_loggers_see_one_monotonic_step(tmp_path: Path, run_stream: RunStream) -> None:
+    class Steps(DummyLogger):
+        def __init__(self) -> None:
+            super().__init__()
+            self.seen: list[int] = []
+            self.names: set[str] = set()
+
+        def log_metrics(self, metrics: dict[str, float], step: int) -> None:  # type: ignore[override]
+            self.seen.append(step)
+            self.names |= set(metrics)
+
+    steps = Steps()
+    run_stream(tmp_path, logger=steps)
+    assert steps.seen == sorted(steps.seen)
+    assert len(set(steps.seen)) > 10
+    assert {"student/loss/replay", "teacher0/loss/own", "teacher1/valid/recall@20"} <= steps.names
 
 
 def test_record_has_one_row_a_block_for_every_role(tmp_path: Path, run_stream: RunStream) -> None:

@@ -1,0 +1,123 @@
+"""Several processes: they agree with one, take over from it, and none is left waiting for a dead one."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from ccd_lightning.checkpoint import unfinished_in
+from ccd_lightning.cli import main
+
+from .conftest import ENVIRONMENT, ROOT, Nursery, metrics_of, numbers_in, sabotage, small_fit
+
+TWO = ("--trainer.devices=2", "--trainer.strategy=ddp")
+KILLED = -signal.SIGKILL
+STRUCK = "block1-teacher_update-0"
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Blocks of many users, of a single one, and of three."""
+    dice = random.Random(0)
+    rows = []
+    for block, users in enumerate((range(60), range(40, 75), [7], [3, 11, 75])):
+        for user in users:
+            items = dice.sample(range(40 + 5 * block), 9)
+            splits = ["valid", "test", *["train"] * 7] if len(users) > 1 else ["valid", "test", "train"]
+            rows += [(user, item, block, split) for item, split in zip(items, splits, strict=False)]
+    path = tmp_path_factory.mktemp("table") / "blocks.parquet"
+    pl.DataFrame(rows, schema=["user", "item", "block", "split"], orient="row").write_parquet(path)
+    return path
+
+
+def fit(folder: Path, table: Path, *more: str) -> list[str]:
+    """Arguments of a run whose last batches are uneven, and in which the smallest block has one row."""
+    sizes = {"base": 101, "first_distillation": 53, "student_update": 33, "teacher_update": 47, "distillation": 29}
+    data = ("--data.source.class_path=ccd_lightning.data.BlockTable", f"--data.source.init_args.path={table}")
+    arguments = [argument for argument in small_fit(folder, *more) if not argument.startswith("--data.")]
+    return [
+        *arguments,
+        *data,
+        "--data.evaluation_batch=16",
+        "--checkpoint.every_seconds=0",
+        *(f"--trainer.plan.{kind}.batch_size={size}" for kind, size in sizes.items()),
+    ]
+
+
+def run_two(log: Path, arguments: list[str]) -> int:
+    """The command with two processes."""
+    with log.open("w") as file:
+        command = [sys.executable, "train.py", *arguments, *TWO]
+        return subprocess.run(
+            command, cwd=ROOT, env=ENVIRONMENT, stdout=file, stderr=file, timeout=240, check=False
+        ).returncode
+
+
+@pytest.fixture(scope="module")
+def alone(nursery: Nursery, table: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with one process."""
+    folder = tmp_path_factory.mktemp("alone") / "run"
+    log = folder.with_name("log")
+    assert nursery.run("command", log, arguments=fit(folder, table)) == 0, log.read_text()
+    return folder
+
+
+def assert_agree(found: Path, expected: Path) -> None:
+    """Every metric of two runs agrees to 1e-4."""
+    numbers, wanted = numbers_in(metrics_of(found)), numbers_in(metrics_of(expected))
+    assert len(wanted) > 200
+    assert numbers.keys() == wanted.keys()
+    assert not {name: (numbers[name], value) for name, value in wanted.items() if abs(numbers[name] - value) > 1e-4}
+
+
+def test_two_processes_agree_with_one(tmp_path: Path, table: Path, alone: Path) -> None:
+    run, log = tmp_path / "run", tmp_path / "log"
+    assert run_two(log, fit(run, table)) == 0, log.read_text()
+    assert_agree(run, alone)
+
+
+def test_two_processes_go_on_where_one_was_killed(
+    nursery: Nursery, tmp_path: Path, table: Path, alone: Path
+) -> None:
+    run, log = tmp_path / "run", tmp_path / "log"
+    strike = sabotage(stage=STRUCK, point="validation_end", count=1)
+    assert nursery.run("command", log, arguments=[*fit(run, table), *strike]) == KILLED, log.read_text()
+    assert [path.name for path in unfinished_in(run)] == ["00005-block1-teacher_update-0.part"]
+    assert run_two(log, [*fit(run, table), "--ckpt_path=last"]) == 0, log.read_text()
+    assert_agree(run, alone)
+
+
+def test_death_of_a_process_ends_the_run_with_a_message_and_one_process_goes_on(
+    nursery: Nursery, tmp_path: Path, table: Path, alone: Path
+) -> None:
+    run, log = tmp_path / "run", tmp_path / "log"
+    strike = sabotage(stage=STRUCK, point="validation_end", count=1, rank=1)
+    started = time.monotonic()
+    code = run_two(log, [*fit(run, table), *strike])
+    text = log.read_text()
+    assert code != 0, text
+    errors = [line for line in text.splitlines() if line.startswith("error: Process 1")]
+    assert len(errors) == 1, text
+    assert "was killed by SIGKILL; the others stop with it." in errors[0]
+    assert "go on with `--ckpt_path last`" in errors[0]
+    assert "Traceback" not in text
+    assert time.monotonic() - started < 200
+    assert nursery.run("command", log, arguments=[*fit(run, table), "--ckpt_path=last"]) == 0, log.read_text()
+    assert_agree(run, alone)
+
+
+@pytest.mark.parametrize("strategy", ["ddp_spawn", "ddp_fork"])
+def test_spawned_processes_are_refused(
+    tmp_path: Path, table: Path, strategy: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as error:
+        main([*fit(tmp_path / "run", table), "--trainer.devices=2", f"--trainer.strategy={strategy}"])
+    assert error.value.code == 2
+    assert "starts its processes by spawn or fork" in capsys.readouterr().err

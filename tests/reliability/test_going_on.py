@@ -1,0 +1,70 @@
+"""Where a run goes on, and where it refuses to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from ccd_lightning.checkpoint import checkpoints_in, has_saved, unfinished_in
+from ccd_lightning.hooks import StreamCallback
+from tests.stream.conftest import RunStream, run_stream, small_source
+from tests.stream.test_trainer import LONGER, DieWithin, assert_same
+
+__all__ = ["run_stream"]
+
+
+class DieAfter(StreamCallback):
+    """Dies once a stage is saved."""
+
+    def __init__(self, stage: str) -> None:
+        self.stage = stage
+
+    def on_stage_end(self, trainer: Any, system: Any, stage: Any) -> None:
+        if stage.name == self.stage:
+            raise RuntimeError("CRASH")
+
+
+def test_fit_refuses_to_begin_where_a_stream_is(tmp_path: Path, run_stream: RunStream) -> None:
+    run_stream(tmp_path, source=small_source(blocks=1), max_epochs=1)
+    with pytest.raises(MisconfigurationException, match=r"already holds a stream.*`--ckpt_path last`.*default_root_dir"):
+        run_stream(tmp_path, source=small_source(blocks=1), max_epochs=1)
+
+
+def test_fit_refuses_to_begin_where_a_first_stage_is_unfinished(tmp_path: Path, run_stream: RunStream) -> None:
+    settings: dict[str, Any] = {"source": small_source(blocks=1), "plan": LONGER, "every_seconds": 0.0}
+    with pytest.raises(RuntimeError, match="CRASH"):
+        run_stream(tmp_path, callbacks=(DieWithin("block0-base-0", 2),), **settings)
+    assert not checkpoints_in(tmp_path)
+    assert unfinished_in(tmp_path)
+    with pytest.raises(MisconfigurationException, match="already holds a stream"):
+        run_stream(tmp_path, **settings)
+
+
+def test_checkpoints_of_lightning_are_no_stream(tmp_path: Path, run_stream: RunStream) -> None:
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    (folder / "epoch=0-step=10.ckpt").touch()
+    assert not has_saved(tmp_path)
+    run_stream(tmp_path, source=small_source(blocks=1), max_epochs=1)
+    assert (folder / "epoch=0-step=10.ckpt").exists()
+
+
+def test_last_begins_a_run_that_was_stopped_before_its_first_save(tmp_path: Path, run_stream: RunStream) -> None:
+    (tmp_path / "stream.json").write_text("{}")
+    with pytest.warns(UserWarning, match="stopped before anything was saved: it begins anew"):
+        trainer, _ = run_stream(tmp_path, source=small_source(blocks=1), max_epochs=1, ckpt_path="last")
+    assert trainer.stages_done == 3
+
+
+def test_going_on_from_an_older_checkpoint_forgets_what_came_after(tmp_path: Path, run_stream: RunStream) -> None:
+    _, expected = run_stream(tmp_path)
+    older = checkpoints_in(tmp_path)[0]
+    with pytest.raises(RuntimeError, match="CRASH"):
+        run_stream(tmp_path, ckpt_path=str(older), callbacks=(DieAfter("block1-student_update"),))
+    assert [path.name for path in checkpoints_in(tmp_path)] == [older.name, "00004-block1-student_update.ckpt"]
+    trainer, found = run_stream(tmp_path, ckpt_path="last")
+    assert trainer.stages_done == 11
+    assert_same(expected, found)

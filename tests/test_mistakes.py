@@ -1,0 +1,232 @@
+"""What the command line says about a mistake: the place, and the name that was probably meant."""
+
+from __future__ import annotations
+
+import errno
+import re
+from pathlib import Path
+
+import pytest
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+from ccd_lightning.backbones import GraphMode
+from ccd_lightning.checks import by_block, require_number, require_stream_options, require_whole, require_word
+from ccd_lightning.cli import main
+from ccd_lightning.mistakes import KindParser, check_config_files, explain, message_of, read_complaint
+from tests.reliability.refusals import ROOT, refusal
+
+CCD = ["--config", str(ROOT / "configs" / "ccd.yaml")]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--trainer.max_epochz", "1"], "no option `trainer.max_epochz`; did you mean `trainer.max_epochs`?"),
+        (["--trainer.max_epoch", "1"], "no option `trainer.max_epoch`; did you mean `trainer.max_epochs`?"),
+        (["--modle.fusion_power", "1"], "did you mean `model.fusion_power`?"),
+        (["--confg", "x.yaml"], "did you mean `config`?"),
+        (["--ckpt", "last"], "did you mean `ckpt_path`?"),
+        (["configs/yelp.yaml"], "did you mean `--config configs/yelp.yaml`?"),
+        (["--data.source.drfit", "1"], "`data.source`: SimulatedStream has no option `drfit`; did you mean `drift`?"),
+        (["--trainer.plan.base.learning_rat", "1"], "`trainer.plan`: .* did you mean `base.learning_rate`?"),
+        (["--trainer.plan.bas.learning_rate", "1"], "did you mean `base.learning_rate`?"),
+        (["--model.student.backbone.dmi", "1"], "`model.student.backbone`: BPRMF has no .*`dmi`; did you mean `dim`?"),
+        (["--distillation.exclusoin", "1"], "did you mean `exclusion`?"),
+        (["--distillation.student_replay.top_m", "1"], "ReplaySettings has no option `top_m`; did you mean `top_n`?"),
+        (["--data.source.class_pth", "x"], "did you mean `class_path`?"),
+        (["--data.source", "BlockTabel"], "no class `BlockTabel`; did you mean `ccd_lightning.data.BlockTable`?"),
+        (["--data.source", "ccd_lightning.dat.BlockTable"], "did you mean `ccd_lightning.data.BlockTable`?"),
+        (["--model.student.backbone", "ccd_lightning.backbones.LigthGCN"], "did you mean `.*backbones.LightGCN`?"),
+        (["--model.student.backbone", "nowhere.Model"], "no class `nowhere.Model`: name it as module.Class"),
+        (
+            ["--data.source", "os.system"],
+            "os.system does not correspond to a subclass of StreamSource; expected one such",
+        ),
+        (["--data.source", "ccd_lightning.backbones.BPRMF"], "expected one such as `ccd_lightning.data.BlockTable`"),
+        (["--trainer.max_epochs", "many"], "`trainer.max_epochs`: Expected a int. Got value: many"),
+        (["--model.student.new_rows", "zero"], "`model.student.new_rows`: Expected one of 'neighbours', 'one_hop'"),
+        (["--trainer.plan.base.learning_rate", "fast"], "`trainer.plan.base.learning_rate`: Expected a float"),
+        (["--trainer.plan.base.learning_rate", "0"], "`learning_rate` is 0.0, but must be above 0"),
+        (["--trainer.devices", "x"], "cannot be built .*should be an int > 0.*mend the value"),
+        (["--trainer.max_steps", "9"], "`trainer.max_steps` is 9, but steps count over the whole stream"),
+    ],
+)
+def test_mistake_on_the_command_line_names_what_was_meant(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    run = tmp_path / "run"
+    told = refusal(capsys, ["fit", *CCD, "--trainer.default_root_dir", str(run), *arguments])
+    assert re.search(message.replace("?", r"\?").replace("(", r"\("), told), told
+    assert not run.exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("trainr: {max_epochs: 3}", "did you mean `trainer.max_epochs`?"),
+        ("trainer: {max_epochz: 3}", "did you mean `trainer.max_epochs`?"),
+        ("trainer: {plan: {base: {max_epoch: 3}}}", "did you mean `base.max_epochs`?"),
+        ("data: {source: {class_path: ccd_lightning.data.BlockTable, init_args: {pth: x}}}", "did you mean `path`?"),
+        ("data: {source: {class_pth: BlockTable}}", "did you mean `class_path`?"),
+        ("model: {teachers: [{class_path: Teacher, init_args: {clusterz: 3}}]}", "did you mean `clusters`?"),
+        (
+            "distillation: {class_path: ccd_lightning.callbacks.DistilationCallback}",
+            "`.*callbacks.DistillationCallback`?",
+        ),
+        ("model: {teachers: 3}", "`model.teachers`: Expected a list. Got value: 3"),
+    ],
+)
+def test_mistake_in_a_file_names_what_was_meant(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str, message: str
+) -> None:
+    (tmp_path / "mine.yaml").write_text(content)
+    run = ["--trainer.default_root_dir", str(tmp_path / "run")]
+    told = refusal(capsys, ["fit", *CCD, "--config", str(tmp_path / "mine.yaml"), *run])
+    assert re.search(message.replace("?", r"\?"), told), told
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "fit,test,predict,export"),
+        (["fti"], "no subcommand `fti`; did you mean `fit`?"),
+        (["train"], "no subcommand `train`. Expected one of `fit`, `test`, `predict`, `export`"),
+        (["test", *CCD], "`test` needs a trained stream, but no `ckpt_path` is given: add `--ckpt_path last`"),
+        (["predict", *CCD], "`predict` needs a trained stream"),
+    ],
+)
+def test_mistake_in_the_command_is_told_without_usage(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    assert message in refusal(capsys, arguments)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "nowhere.yaml does not exist; did you mean `.*near.yaml`\\?"),
+        ("folder", "is a folder; did you mean"),
+        ("", "holds nothing, but keys such as `trainer:`"),
+        ("- 1\n- 2\n", "holds no mapping of keys to values"),
+        ("just a word", "holds no mapping of keys to values"),
+        ("a: [1\nb: }", "cannot be read as YAML .*line 2"),
+        ("trainer:\n\tmax_epochs: 3", "cannot be read as YAML .*cannot start any token"),
+        (b"trainer: {default_root_dir: \xff\xe9}", "cannot be read as YAML .*utf-8"),
+        ("trainer: {max_epochs: '${nowhere}'}", "Interpolation key 'nowhere' not found"),
+        ("a: !!python/object/apply:os.system ['true']", "could not determine a constructor for the tag"),
+    ],
+)
+def test_configuration_file_is_named_when_it_cannot_be_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str | bytes | None, message: str
+) -> None:
+    path = tmp_path / "nowhere.yaml"
+    (tmp_path / "near.yaml").write_text("seed_everything: 1")
+    if content is None:
+        assert not path.exists()
+    elif content == "folder":
+        path.mkdir()
+    else:
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+    told = refusal(capsys, ["fit", "--config", str(path)])
+    assert "nowhere.yaml" in told
+    assert re.search(message, told), told
+
+
+def test_config_files_are_found_in_every_spelling(tmp_path: Path) -> None:
+    absent = str(tmp_path / "absent.yaml")
+    for arguments in (["--config", absent], ["-c", absent], [f"--config={absent}"]):
+        with pytest.raises(MisconfigurationException, match=r"absent.yaml does not exist"):
+            check_config_files(["fit", *arguments])
+    check_config_files(["fit", "--config", "s3://bucket/far.yaml", "--config"])
+
+
+def test_debug_shows_the_traceback_and_changes_nothing_else(tmp_path: Path) -> None:
+    run = ["--trainer.default_root_dir", str(tmp_path / "run")]
+    with pytest.raises(MisconfigurationException, match=r"did you mean `trainer.max_epochs`"):
+        main(["--debug", "fit", *CCD, "--trainer.max_epoch", "3", *run])
+    with pytest.raises(ValueError, match=r"`fusion_power` is -1.0, but must be above 0"):
+        main(["fit", *CCD, "--model.fusion_power", "-1", *run, "--debug"])
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("command", ["fit", "export"])
+def test_help_is_still_whole(capsys: pytest.CaptureFixture[str], command: str) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--help"])
+    assert stop.value.code == 0
+    assert "--trainer.max_epochs" in capsys.readouterr().out
+
+
+def test_inner_parsers_answer_to_the_outer_ones() -> None:
+    parser = KindParser(exit_on_error=False)
+    parser.add_argument("--dim", type=int)
+    with pytest.raises(Exception, match="unrecognized arguments: --dmi") as error:
+        parser.parse_args(["--dmi", "3"])
+    assert not isinstance(error.value, MisconfigurationException)
+
+
+def test_complaint_is_the_innermost_one() -> None:
+    message = """Parser key "a":
+  Does not validate against any of the Union subtypes
+  Subtypes: [<class 'x.A'>, <class 'NoneType'>]
+  Errors:
+    - Problem with given class_path 'x.A':
+        Parser key "b.c":
+          Expected a <class 'float'>. Got value: fast
+    - Expected a <class 'NoneType'>
+  Given value type: <class 'dict'>
+  Given value: {'b': 1}"""
+    assert read_complaint(message) == ("a.b.c", "x.A", "Expected a float. Got value: fast")
+    assert explain(message, []).startswith("`a.b.c`: Expected a float. Got value: fast. `--help`")
+
+
+@pytest.mark.parametrize("message", ["", "something new\nin two lines", 'Parser key "a":', "invalid choice: 'x'"])
+def test_explain_takes_words_it_does_not_know(message: str) -> None:
+    told = explain(message, ["a"])
+    assert "\n" not in told
+    assert all(line in told for line in message.splitlines())
+
+
+def test_message_of_is_one_paragraph() -> None:
+    assert message_of(ValueError("two\nlines")) == "two lines"
+    assert message_of(ValueError()) == "ValueError"
+    assert message_of(FileNotFoundError(errno.ENOENT, "No such file", "x.csv")).startswith("x.csv: No such file. Check")
+    assert message_of(OSError(errno.ENOSPC, "No space left")).startswith("The disk is full: free some space")
+
+
+def test_checks_admit_what_is_in_range() -> None:
+    require_number("a", 0.5, above=0, most=1)
+    require_number("a", 1, least=1, most=1)
+    require_whole("a", 3, 1)
+    for name, value in by_block("momentum", [0.0, 1]):
+        require_number(name, value, least=0, most=1)
+    require_stream_options({"accumulate_grad_batches": 2, "max_steps": -1, "limit_test_batches": None})
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), "1", None, True, [1]])
+def test_checks_refuse_what_is_no_number(value: object) -> None:
+    with pytest.raises(ValueError, match=r"`rate` is .*, but must be a finite number at least 0: mend"):
+        require_number("rate", value, least=0)
+    with pytest.raises(ValueError, match=r"`count` is .*, but must be a whole number at least 1: mend"):
+        require_whole("count", value, 1)
+
+
+def test_checks_name_the_words_that_are_admitted() -> None:
+    with pytest.raises(ValueError, match="`graph` is 'blok', but must be one of block, cumulative, fold"):
+        require_word("graph", "blok", GraphMode)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"accumulate_grad_batches": 0}, "`accumulate_grad_batches` is 0, but must be at least 1"),
+        ({"barebones": True}, "`trainer.barebones` is True, but stages are judged by metrics"),
+        ({"limit_test_batches": 0}, "`trainer.limit_test_batches` is 0, but a stream is measured on whole test splits"),
+        ({"max_steps": 100}, "`trainer.max_steps` is 100, but steps count over the whole stream"),
+        ({"max_time": "00:01:00:00"}, "`trainer.max_time` is '00:01:00:00', but time counts over the whole stream"),
+    ],
+)
+def test_checks_refuse_trainer_options_that_break_a_stream(options: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        require_stream_options(options)
