@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -20,10 +20,11 @@ from ccd_lightning.callbacks import (
     StreamReport,
 )
 from ccd_lightning.checkpoint import refuse_second_stream, whole_file
+from ccd_lightning.config_files import check_config_files
 from ccd_lightning.data import ContinualDataModule
 from ccd_lightning.hooks import StreamCallback
 from ccd_lightning.memory import keep_freed_memory
-from ccd_lightning.mistakes import KindParser, check_config_files, message_of
+from ccd_lightning.mistakes import KindParser, message_of
 from ccd_lightning.modules import CollaborativeDistillation
 from ccd_lightning.processes import ProcessLostError
 from ccd_lightning.signals import was_requeued
@@ -126,7 +127,7 @@ class CCDCLI(LightningCLI):
         run = Path(self.trainer.default_root_dir)
         if self._chosen().get("ckpt_path") is None and not was_requeued():
             refuse_second_stream(run)
-        self.trainer.callbacks.append(_ConfigKeeper(self._save_config))
+        cast(StreamTrainer, self.trainer).callbacks.append(_ConfigKeeper(self._save_config))
 
     def _require_checkpoint(self) -> None:
         if self._chosen().get("ckpt_path") is None:

@@ -9,16 +9,15 @@ import importlib
 import inspect
 import re
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser
-from omegaconf import OmegaConf
 from typing_extensions import override
 
 _PACKAGES = ("data", "backbones", "modules", "callbacks")
 _HELP = "`--help` behind the subcommand lists every option."
+_CONFIG = "--config configs/ccd.yaml"
 _MOST_NAMES = 16
 
 # What the parser says about the branches of a union beside the one that was meant.
@@ -37,6 +36,7 @@ _UNKNOWN_CLASS = re.compile(
     r"|Expected a dot import path string: (?P<word>\S+)"
 )
 _NO_SUBCLASS = re.compile(r"does not correspond to a subclass of (?P<base>\w+)|Not a valid subclass of (?P<other>\w+)")
+_REQUIRED = re.compile(r"the following arguments are required: (fit\..*|test\..*|predict\..*|export\..*)")
 _UNKNOWN_COMMAND = re.compile(r"invalid choice: '(?P<given>[^']+)' \(choose from (?P<known>[^)]+)\)")
 
 
@@ -87,26 +87,12 @@ def explain(message: str, options: Iterable[str]) -> str:
         message: the parser's words.
         options: dotted options that the parser knows.
 
-    >>> explain("unrecognized arguments: --trainer.max_epochz 3", ["trainer.max_epochs", "trainer.plan"]).split(": `--")[0]
+    >>> explain("unrecognized arguments: --trainer.max_epochz 3", ["trainer.max_epochs", "trainer.plan"]).partition(" `--help`")[0]
     'There is no option `trainer.max_epochz`; did you mean `trainer.max_epochs`?'
     """
     complaint = read_complaint(message)
-    place = f"`{complaint.key}`: " if complaint.key else ""
-    option = _UNKNOWN_OPTION.search(complaint.reason)
-    if option:
-        return _unknown_option(complaint, option, options)
-    command = _UNKNOWN_COMMAND.search(complaint.reason)
-    if command:
-        known = re.findall(r"\w+", command["known"])
-        return f"There is no subcommand `{command['given']}`{_meant(command['given'], known)} Expected one of {_quoted(known)}."
-    unknown, base = _UNKNOWN_CLASS.search(complaint.reason), _NO_SUBCLASS.search(complaint.reason)
-    if unknown:
-        wanted = _wanted_class(complaint, unknown)
-        return f"{place}there is no class `{wanted}`{_meant_class(wanted)} {_HELP}"
-    if base:
-        reason = re.split("[. ;]+Subclass types", complaint.reason)[0]
-        return f"{place}{reason}; expected one such as {_kinds_of(base['base'] or base['other'])}. {_HELP}"
-    return f"{place}{complaint.reason}. {_HELP}"
+    told = _about_command(complaint.reason) or _about_option(complaint, options) or _about_class(complaint)
+    return told or f"{_place(complaint)}{complaint.reason}. {_HELP}"
 
 
 def read_complaint(message: str) -> Complaint:
@@ -143,57 +129,65 @@ def option_names(parser: argparse.ArgumentParser) -> set[str]:
     return {name for name in names if not name.endswith(("help", "==SUPPRESS==", "+")) and "print_" not in name}
 
 
-def check_config_files(arguments: list[str]) -> None:
-    """Refuse configurations that are no files, no text, no YAML or no mapping, by their names.
+def meant(given: str, known: Iterable[str]) -> str:
+    """The end of a sentence about a word that is not known, with the nearest of those that are.
 
-    Args:
-        arguments: of the command line.
-
-    Raises:
-        MisconfigurationException: naming the file and what is wrong with it.
+    >>> "There is no `dmi`" + meant("dmi", ["dim", "num_layers"])
+    'There is no `dmi`; did you mean `dim`?'
     """
-    for argument, following in zip(arguments, [*arguments, ""][1:], strict=True):
-        name = following if argument in ("--config", "-c") else argument.partition("--config=")[2]
-        # Lightning also takes addresses of remote files.
-        if name and "://" not in name:
-            _check_config(name)
+    close = difflib.get_close_matches(given, list(known), 1)
+    return f"; did you mean `{close[0]}`?" if close else "."
 
 
-def _check_config(name: str) -> None:
-    path = Path(name)
-    if not path.is_file():
-        found = "is a folder" if path.is_dir() else "does not exist"
-        beside = [str(file) for file in sorted(path.parent.glob("*.y*ml")) if file.is_file()]
-        raise MisconfigurationException(
-            f"The configuration {name} {found}{_meant(name, beside)} Pass a YAML file, such as `--config configs/ccd.yaml`."
+def _place(complaint: Complaint) -> str:
+    return f"`{complaint.key}`: " if complaint.key else ""
+
+
+def _about_command(reason: str) -> str | None:
+    found = _UNKNOWN_COMMAND.search(reason)
+    if found:
+        known = re.findall(r"\w+", found["known"])
+        return (
+            f"There is no subcommand `{found['given']}`{meant(found['given'], known)} Expected one of {_quoted(known)}."
         )
-    try:
-        content = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
-    except Exception as error:
-        raise MisconfigurationException(
-            f"The configuration {name} cannot be read as YAML ({message_of(error)}): mend it; configs/ccd.yaml shows the form."
-        ) from error
-    # A lone word is read as a key without a value.
-    if not isinstance(content, dict) or all(value is None for value in content.values()):
-        found = "no mapping of keys to values" if content else "nothing"
-        raise MisconfigurationException(
-            f"The configuration {name} holds {found}, but keys such as `trainer:` and `data:` were expected: mend it;"
-            " configs/ccd.yaml shows the form."
+    if reason.startswith('expected "subcommand"'):
+        return (
+            f"No subcommand is given: begin with fit, test, predict or export, such as `python train.py fit {_CONFIG}`."
         )
+    required = _REQUIRED.match(reason)
+    if required:
+        names = [name.partition(".")[2] for name in required[1].split(", ")]
+        return f"Nothing says what {_quoted(names)} shall be: name a configuration, such as `{_CONFIG}`."
+    return None
 
 
-def _unknown_option(complaint: Complaint, found: re.Match[str], options: Iterable[str]) -> str:
+def _about_option(complaint: Complaint, options: Iterable[str]) -> str | None:
+    found = _UNKNOWN_OPTION.search(complaint.reason)
+    if not found:
+        return None
     given = found["argument"] or ".".join(part for part in (found["group"], found["option"]) if part)
     if complaint.class_path is None:
         if given.endswith((".yaml", ".yml")):
             return f"{given} stands alone; did you mean `--config {given}`? {_HELP}"
-        return f"There is no option `{given}`{_meant(given, options)} {_HELP}"
+        return f"There is no option `{given}`{meant(given, options)} {_HELP}"
     known = sorted(_options_of(complaint.class_path))
     name = complaint.class_path.rpartition(".")[2]
     short = list(dict.fromkeys(option.partition(".")[0] for option in known))
     accepted = f" {name} accepts {_quoted(short)}." if 0 < len(short) <= _MOST_NAMES else ""
-    meant = _meant(given, [*known, "class_path", "init_args"])
-    return f"`{complaint.key}`: {name} has no option `{given}`{meant}{accepted} {_HELP}"
+    nearest = meant(given, [*known, "class_path", "init_args"])
+    return f"{_place(complaint)}{name} has no option `{given}`{nearest}{accepted} {_HELP}"
+
+
+def _about_class(complaint: Complaint) -> str | None:
+    unknown, base = _UNKNOWN_CLASS.search(complaint.reason), _NO_SUBCLASS.search(complaint.reason)
+    if unknown:
+        path = complaint.class_path or unknown["missing"] or f"{unknown['module']}.{unknown['name']}"
+        wanted = unknown["word"] or path
+        return f"{_place(complaint)}there is no class `{wanted}`{_meant_class(wanted)} {_HELP}"
+    if base:
+        reason = re.split("[. ;]+Subclass types", complaint.reason)[0]
+        return f"{_place(complaint)}{reason}; expected one such as {_kinds_of(base['base'] or base['other'])}. {_HELP}"
+    return None
 
 
 def _options_of(class_path: str) -> set[str]:
@@ -209,10 +203,6 @@ def _options_of(class_path: str) -> set[str]:
 def _import(class_path: str) -> Any:
     module, _, name = class_path.rpartition(".")
     return getattr(importlib.import_module(module), name)
-
-
-def _wanted_class(complaint: Complaint, found: re.Match[str]) -> str:
-    return found["word"] or complaint.class_path or found["missing"] or f"{found['module']}.{found['name']}"
 
 
 def _meant_class(wanted: str) -> str:
@@ -237,11 +227,6 @@ def _classes() -> Iterator[tuple[str, type]]:
 def _kinds_of(base: str) -> str:
     known = [path for path, found in _classes() if base in {parent.__name__ for parent in found.__mro__}]
     return _quoted(known) or "your own"
-
-
-def _meant(given: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(given, list(known), 1)
-    return f"; did you mean `{close[0]}`?" if close else "."
 
 
 def _quoted(names: Iterable[str]) -> str:

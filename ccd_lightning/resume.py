@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning.fabric.plugins.environments import SLURMEnvironment
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch import Tensor
@@ -71,6 +71,8 @@ def restore_stream(
         return
     path, state = _newest_readable(saved.finished)
     check_same_blocks(state["fingerprints"], stream.stream, stream.source.describe())
+    # Otherwise what was learned in double precision would be rounded.
+    trainer.precision_plugin.convert_module(system)
     try:
         system.load_state_dict(state["system"])
     except (RuntimeError, KeyError) as error:

@@ -23,7 +23,7 @@ LAYERS = (
     ),
     ("reporting",),
     ("callbacks",),
-    ("cli", "mistakes"),
+    ("cli", "config_files", "mistakes"),
 )
 LAYER_OF = {name: depth for depth, names in enumerate(LAYERS) for name in names}
 

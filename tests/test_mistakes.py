@@ -12,7 +12,8 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from ccd_lightning.backbones import GraphMode
 from ccd_lightning.checks import by_block, require_number, require_stream_options, require_whole, require_word
 from ccd_lightning.cli import main
-from ccd_lightning.mistakes import KindParser, check_config_files, explain, message_of, read_complaint
+from ccd_lightning.config_files import check_config_files
+from ccd_lightning.mistakes import KindParser, explain, message_of, read_complaint
 from tests.reliability.refusals import ROOT, refusal
 
 CCD = ["--config", str(ROOT / "configs" / "ccd.yaml")]
@@ -89,7 +90,14 @@ def test_mistake_in_a_file_names_what_was_meant(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "fit,test,predict,export"),
+        ([], "No subcommand is given: begin with fit, test, predict or export, such as `python train.py fit"),
+        (CCD, "No subcommand is given"),
+        (["fit"], "Nothing says what `model.student`, `model.teachers`, `data.source` shall be: name a configuration"),
+        (
+            ["fit", "-config", "configs/ccd.yaml"],
+            "-config begins with one dash, but options begin with two: write --config",
+        ),
+        (["fit", *CCD, "-trainer.max_epochs=3"], "write --trainer.max_epochs=3"),
         (["fti"], "no subcommand `fti`; did you mean `fit`?"),
         (["train"], "no subcommand `train`. Expected one of `fit`, `test`, `predict`, `export`"),
         (["test", *CCD], "`test` needs a trained stream, but no `ckpt_path` is given: add `--ckpt_path last`"),

@@ -26,9 +26,11 @@ class _Graph:
     def __deepcopy__(self, memo: dict[int, object]) -> _Graph:
         return self
 
-    def on(self, device: torch.device) -> Tensor:
-        if self.adjacency.device != device:
-            self.adjacency = self.adjacency.to(device)
+    def like(self, rows: Tensor) -> Tensor:
+        """Where the rows are, and in double precision if they are; there are no sparse products of less than float32."""
+        dtype = torch.promote_types(rows.dtype, torch.float32)
+        if (self.adjacency.device, self.adjacency.dtype) != (rows.device, dtype):
+            self.adjacency = self.adjacency.to(device=rows.device, dtype=dtype)
         return self.adjacency
 
 
@@ -121,5 +123,5 @@ class LightGCN(EmbeddingBackbone):
         start = torch.cat([self.user_embedding, self.item_embedding])
         if self._graph is None:
             return [start, start]
-        layers = F.lightgcn_layers(self._graph.on(start.device), start, self.num_layers)
+        layers = F.lightgcn_layers(self._graph.like(start), start, self.num_layers)
         return [*layers, torch.stack(layers).mean(0)]

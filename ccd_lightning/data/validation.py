@@ -86,8 +86,8 @@ def first_row(mask: pl.Series) -> int | None:
 
 
 def shown(value: object) -> str:
-    """A value as Python writes it, cut in the middle if it is long: a field without an end may hold a whole file."""
-    return _SHORT.repr(value)
+    """A value as Python writes it, in one line and cut if it is long: a field without an end may hold a whole file."""
+    return " ".join(_SHORT.repr(value).split())
 
 
 def _checked_blocks(values: pl.Series, origin: str) -> pl.Series:
@@ -133,13 +133,16 @@ def _checked_splits(values: pl.Series, origin: str) -> pl.Series:
 
 def _cast(values: pl.Series, kind: pl.DataType, expected: str, origin: str) -> pl.Series:
     """Values as another type, null where that cannot be; nested types are refused as a whole."""
+    refusal = ValueError(
+        f"{origin}: column `{values.name}` holds {shown(str(values.dtype))[1:-1]}, but {expected} are needed. Convert the column"
+        " before it is read."
+    )
+    if values.dtype.is_nested():
+        raise refusal
     try:
         converted: pl.Series = values.cast(kind, strict=False)
     except pl.exceptions.PolarsError as error:
-        raise ValueError(
-            f"{origin}: column `{values.name}` holds {values.dtype}, but {expected} are needed. Convert the column before it is"
-            " read."
-        ) from error
+        raise refusal from error
     return converted
 
 

@@ -13,7 +13,6 @@ import signal
 import sys
 import time
 import traceback
-from pathlib import Path
 from typing import Any
 
 from . import jobs
@@ -33,9 +32,9 @@ def main() -> None:
 
 
 def _work(job: dict[str, Any]) -> None:
-    log = Path(job["log"]).open("ab")
+    log = os.open(job["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for stream in (sys.stdout, sys.stderr):
-        os.dup2(log.fileno(), stream.fileno())
+        os.dup2(log, stream.fileno())
     os.environ.update(job["environment"])
     code: Any = 0
     try:

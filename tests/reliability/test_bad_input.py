@@ -235,6 +235,7 @@ BLOCK_TABLES: dict[str, tuple[bytes | None, str]] = {
         parquet(TABLE.filter((pl.col("block") == 0) | (pl.col("split") != "train"))),
         "block 1 is empty of train rows",
     ),
+    "struct.parquet": (parquet(TABLE.with_columns(block=pl.struct("block"))), "column `block` holds Struct"),
     "nested.parquet": (parquet(TABLE.with_columns(block=pl.concat_list("block"))), "column `block` holds List"),
     "floats.parquet": (parquet(TABLE.with_columns(pl.col("item").cast(pl.Float64))), "ids must be integers or strings"),
     "huge.parquet": (parquet(TABLE.with_columns(user=pl.lit(2**63, dtype=pl.UInt64))), "must be below 2**63"),

@@ -11,25 +11,27 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+import torch
 
 from ccd_lightning.checkpoint import unfinished_in
 from ccd_lightning.cli import main
 
-from .conftest import ENVIRONMENT, ROOT, Nursery, metrics_of, numbers_in, sabotage, small_fit
+from .conftest import ENVIRONMENT, ROOT, Nursery, final_state, metrics_of, numbers_in, sabotage, small_fit
 
 TWO = ("--trainer.devices=2", "--trainer.strategy=ddp")
 KILLED = -signal.SIGKILL
-STRUCK = "block1-teacher_update-0"
+STRUCK = "block2-teacher_update-0"
 
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Blocks of many users, of a single one, and of three."""
+    """Blocks of many users, of a single one, and of many with new ones."""
     dice = random.Random(0)
     rows = []
-    for block, users in enumerate((range(60), range(40, 75), [7], [3, 11, 75])):
+    for block, users in enumerate((range(60), [7], range(45, 72))):
         for user in users:
-            items = dice.sample(range(40 + 5 * block), 9)
+            # Items that nobody trains on would all score the same, and rounding would order them.
+            items = dice.sample(range(40 + 5 * (block // 2)), 9)
             splits = ["valid", "test", *["train"] * 7] if len(users) > 1 else ["valid", "test", "train"]
             rows += [(user, item, block, split) for item, split in zip(items, splits, strict=False)]
     path = tmp_path_factory.mktemp("table") / "blocks.parquet"
@@ -37,17 +39,37 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+TEACHERS = """
+model:
+  teachers:
+    - class_path: ccd_lightning.modules.Teacher
+      init_args: {backbone: {class_path: ccd_lightning.backbones.LightGCN, init_args: {dim: 8}}}
+    - class_path: ccd_lightning.modules.Teacher
+      init_args: {backbone: {class_path: ccd_lightning.backbones.BPRMF, init_args: {dim: 8}}, clusters: 3}
+    - class_path: ccd_lightning.modules.Teacher
+      init_args: {backbone: {class_path: ccd_lightning.backbones.MultVAE, init_args: {dim: 8}}}
+"""
+
+
 def fit(folder: Path, table: Path, *more: str) -> list[str]:
-    """Arguments of a run whose last batches are uneven, and in which the smallest block has one row."""
+    """Arguments of a run whose last batches are uneven, and in which the smallest block has one row.
+
+    In double precision, since the rounding of single precision turns the order of nearly equal scores, and with it what is
+    replayed.
+    """
     sizes = {"base": 101, "first_distillation": 53, "student_update": 33, "teacher_update": 47, "distillation": 29}
     data = ("--data.source.class_path=ccd_lightning.data.BlockTable", f"--data.source.init_args.path={table}")
-    arguments = [argument for argument in small_fit(folder, *more) if not argument.startswith("--data.")]
+    arguments = [argument for argument in small_fit(folder) if not argument.startswith("--data.")]
+    teachers = table.with_name("teachers.yaml")
+    teachers.write_text(TEACHERS)
     return [
         *arguments,
         *data,
-        "--data.evaluation_batch=16",
+        *("--config", str(teachers), "--trainer.precision=64-true", "--data.evaluation_batch=16"),
+        *("--distillation.graph.weight=1", "--distillation.graph.neighbours=20", "--distillation.generation.sample=20"),
         "--checkpoint.every_seconds=0",
         *(f"--trainer.plan.{kind}.batch_size={size}" for kind, size in sizes.items()),
+        *more,
     ]
 
 
@@ -75,6 +97,8 @@ def assert_agree(found: Path, expected: Path) -> None:
     assert len(wanted) > 200
     assert numbers.keys() == wanted.keys()
     assert not {name: (numbers[name], value) for name, value in wanted.items() if abs(numbers[name] - value) > 1e-4}
+    for name, tensor in final_state(expected)["system"].items():
+        torch.testing.assert_close(final_state(found)["system"][name], tensor, rtol=0, atol=1e-6)
 
 
 def test_two_processes_agree_with_one(tmp_path: Path, table: Path, alone: Path) -> None:
@@ -83,13 +107,11 @@ def test_two_processes_agree_with_one(tmp_path: Path, table: Path, alone: Path) 
     assert_agree(run, alone)
 
 
-def test_two_processes_go_on_where_one_was_killed(
-    nursery: Nursery, tmp_path: Path, table: Path, alone: Path
-) -> None:
+def test_two_processes_go_on_where_one_was_killed(nursery: Nursery, tmp_path: Path, table: Path, alone: Path) -> None:
     run, log = tmp_path / "run", tmp_path / "log"
     strike = sabotage(stage=STRUCK, point="validation_end", count=1)
     assert nursery.run("command", log, arguments=[*fit(run, table), *strike]) == KILLED, log.read_text()
-    assert [path.name for path in unfinished_in(run)] == ["00005-block1-teacher_update-0.part"]
+    assert [path.name for path in unfinished_in(run)] == ["00011-block2-teacher_update-0.part"]
     assert run_two(log, [*fit(run, table), "--ckpt_path=last"]) == 0, log.read_text()
     assert_agree(run, alone)
 
@@ -99,8 +121,9 @@ def test_death_of_a_process_ends_the_run_with_a_message_and_one_process_goes_on(
 ) -> None:
     run, log = tmp_path / "run", tmp_path / "log"
     strike = sabotage(stage=STRUCK, point="validation_end", count=1, rank=1)
-    started = time.monotonic()
     code = run_two(log, [*fit(run, table), *strike])
+    # The process died in the epoch after the one that was saved last.
+    assert time.time() - unfinished_in(run)[-1].stat().st_mtime < 60
     text = log.read_text()
     assert code != 0, text
     errors = [line for line in text.splitlines() if line.startswith("error: Process 1")]
@@ -108,7 +131,6 @@ def test_death_of_a_process_ends_the_run_with_a_message_and_one_process_goes_on(
     assert "was killed by SIGKILL; the others stop with it." in errors[0]
     assert "go on with `--ckpt_path last`" in errors[0]
     assert "Traceback" not in text
-    assert time.monotonic() - started < 200
     assert nursery.run("command", log, arguments=[*fit(run, table), "--ckpt_path=last"]) == 0, log.read_text()
     assert_agree(run, alone)
 

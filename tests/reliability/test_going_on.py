@@ -29,7 +29,9 @@ class DieAfter(StreamCallback):
 
 def test_fit_refuses_to_begin_where_a_stream_is(tmp_path: Path, run_stream: RunStream) -> None:
     run_stream(tmp_path, source=small_source(blocks=1), max_epochs=1)
-    with pytest.raises(MisconfigurationException, match=r"already holds a stream.*`--ckpt_path last`.*default_root_dir"):
+    with pytest.raises(
+        MisconfigurationException, match=r"already holds a stream.*`--ckpt_path last`.*default_root_dir"
+    ):
         run_stream(tmp_path, source=small_source(blocks=1), max_epochs=1)
 
 

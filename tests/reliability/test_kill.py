@@ -45,7 +45,9 @@ def test_run_killed_once_in_every_stage_ends_like_one_that_never_was(
     for number, stage in enumerate(STAGES):
         point = random_point(dice, stage.name)
         settings = {"folder": str(run), "every_seconds": every_seconds, "resume": number > 0}
-        assert nursery.run("learn_stream", log, point=point, **settings) == KILLED, f"{point}\n{log.read_text()[-3000:]}"
+        assert nursery.run("learn_stream", log, point=point, **settings) == KILLED, (
+            f"{point}\n{log.read_text()[-3000:]}"
+        )
     assert nursery.run("learn_stream", log, folder=str(run), every_seconds=every_seconds, resume=True) == 0
     assert_same_end(run, unbroken)
 
@@ -59,9 +61,7 @@ def test_run_killed_within_every_save_of_a_stage_ends_like_one_that_never_was(
     while code == KILLED:
         # One operation later each time, until the stage, whose attempts all begin where the last one has saved, is through.
         strike = {"stage": stage, "point": point, "count": 1 + kills % 4}
-        code = nursery.run(
-            "learn_stream", log, folder=str(run), every_seconds=OFTEN, resume=kills > 0, point=strike
-        )
+        code = nursery.run("learn_stream", log, folder=str(run), every_seconds=OFTEN, resume=kills > 0, point=strike)
         kills += code == KILLED
     assert code == 0, log.read_text()[-3000:]
     assert kills >= 1
@@ -77,9 +77,7 @@ def test_run_killed_at_random_times_ends_like_one_that_never_was(
         # Ever longer lives, so that a slow machine gets through too.
         life = dice.uniform(0.1, 0.6) * 1.1**attempts
         resume = any(run.glob("checkpoints/*.ckpt")) or any(run.glob("checkpoints/*.part"))
-        code = nursery.run(
-            "learn_stream", log, kill_after=life, folder=str(run), every_seconds=OFTEN, resume=resume
-        )
+        code = nursery.run("learn_stream", log, kill_after=life, folder=str(run), every_seconds=OFTEN, resume=resume)
         attempts, kills = attempts + 1, kills + (code == KILLED)
     assert code == 0, log.read_text()[-3000:]
     assert kills >= 3

@@ -91,7 +91,8 @@ def test_task_pickle_runs_nothing(tmp_path: Path, marker: Path, capsys: pytest.C
     (tmp_path / "TASK_0.pickle").write_bytes(FORMS[form](Payload(marker)))
     source = ["--data.source", "ccd_lightning.data.TaskPickles", "--data.source.path", str(tmp_path)]
     told = refusal(capsys, [*without_source(tmp_path), *source])
-    assert "TASK_0.pickle cannot be read as a task" in told
+    # The old form of torch begins with a number, a whole pickle of its own.
+    assert re.search("TASK_0.pickle (cannot be read as a task|holds int, but the dicts)", told)
     assert form != "pickle" or "system`, which is refused" in told
     assert not marker.exists()
 

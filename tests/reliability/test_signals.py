@@ -94,7 +94,10 @@ def slurm(folder: Path, exit_code: int = 0) -> dict[str, str]:
     command.chmod(0o755)
     task = {"JOB_ID": "1234", "JOB_NAME": "train", "NTASKS": "1", "NTASKS_PER_NODE": "1", "NNODES": "1"}
     place = {"PROCID": "0", "LOCALID": "0", "NODEID": "0"}
-    return {"PATH": f"{command.parent}:{os.environ['PATH']}", **{f"SLURM_{key}": value for key, value in (task | place).items()}}
+    return {
+        "PATH": f"{command.parent}:{os.environ['PATH']}",
+        **{f"SLURM_{key}": value for key, value in (task | place).items()},
+    }
 
 
 def test_slurm_job_is_requeued_and_the_same_command_goes_on(
@@ -157,7 +160,9 @@ def test_checkpoints_of_lightning_under_slurm_are_refused(
 ) -> None:
     set_environment(monkeypatch, slurm(tmp_path))
     (tmp_path / "hpc_ckpt_1.ckpt").touch()
-    with pytest.raises(MisconfigurationException, match=r"hpc_ckpt_1.ckpt is a checkpoint that Lightning saved .*move it"):
+    with pytest.raises(
+        MisconfigurationException, match=r"hpc_ckpt_1.ckpt is a checkpoint that Lightning saved .*move it"
+    ):
         run_stream(tmp_path)
 
 
