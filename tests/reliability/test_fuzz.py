@@ -245,7 +245,7 @@ def damaged_configs(draw: st.DrawFn) -> dict[str, Any]:
 
 
 @given(damaged_configs())
-@settings(STEADY, max_examples=90)
+@settings(STEADY, max_examples=60)
 def test_damaged_configurations_are_refused_or_built(config: dict[str, Any]) -> None:
     printed = io.StringIO()
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
