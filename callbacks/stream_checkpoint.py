@@ -121,7 +121,7 @@ class StreamCheckpoint(StreamCallback):
         # Every process takes part in the saving, the first one alone writes.
         writes = trainer.is_global_zero
         with whole_file(path) if writes else nullcontext(path) as draft:
-            trainer.save_checkpoint(draft)
+            trainer.save_checkpoint(draft, weights_only=False)
             if writes:
                 with draft.open("rb+") as file:
                     os.fsync(file.fileno())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,6 +13,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning_utilities.core.rank_zero import rank_zero_only
 from typing_extensions import override
 
+from ccd_lightning import commands
 from ccd_lightning.callbacks import (
     DistillationCallback,
     Recommendations,
@@ -32,6 +34,8 @@ from ccd_lightning.trainer import StreamTrainer
 
 USER_ERROR = 2
 """Exit code of a mistake in input or configuration."""
+
+_EPILOG = f"Beside the subcommands: {', '.join(commands.NAMES)}. Each has a `--help`."
 
 
 class _ConfigKeeper(StreamCallback):
@@ -57,7 +61,7 @@ class CCDCLI(LightningCLI):
             seed_everything_default=0,
             trainer_defaults={"enable_progress_bar": False},
             parser_class=KindParser,
-            parser_kwargs={"parser_mode": "omegaconf"},
+            parser_kwargs={"parser_mode": "omegaconf", "epilog": _EPILOG},
             args=args,
         )
 
@@ -153,6 +157,14 @@ class CCDCLI(LightningCLI):
         return Path(str(files[0])).stem if files else "default"
 
 
+def _run_command(name: str, *arguments: str) -> None:
+    """Run one of the commands that stand beside the Trainer's."""
+    command = import_module(f"{commands.__name__}.{name}")
+    parser = KindParser(prog=f"train.py {name}", description=command.__doc__)
+    command.add_arguments(parser)
+    command.run(parser.parse_args(list(arguments)))
+
+
 def main(args: list[str] | None = None) -> None:
     """Run the command line; a mistake in input or configuration ends in one message and exit code 2.
 
@@ -162,8 +174,12 @@ def main(args: list[str] | None = None) -> None:
     arguments = list(sys.argv[1:] if args is None else args)
     debug = "--debug" in arguments
     keep_freed_memory()
+    arguments = [argument for argument in arguments if argument != "--debug"]
     try:
-        CCDCLI([argument for argument in arguments if argument != "--debug"])
+        if arguments and arguments[0] in commands.NAMES:
+            _run_command(*arguments)
+        else:
+            CCDCLI(arguments)
     except (MisconfigurationException, ValueError, OSError) as error:
         if debug:
             raise

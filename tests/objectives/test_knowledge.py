@@ -110,3 +110,11 @@ def test_rankings_are_taken_in_evaluation_mode():
     found = top_items(model, 12, nothing, CPU).items
     assert torch.equal(found, top_items(model, 12, nothing, CPU).items)
     assert model.drop.training
+
+
+def test_score_keys_order_by_score_and_then_by_user() -> None:
+    values = torch.tensor([[0.0, -0.0, 1.5, -2.0, 1.5, 3e38, -3e38, 1e-40, -torch.inf, 7.0]])
+    users = torch.tensor([[5, 4, 9, 1, 8, 0, 2, 3, 7, 4_000_000_000]])
+    found = knowledge._users_of(knowledge._score_keys(values, users).sort(dim=1, descending=True).values)
+    pairs = sorted(zip((-values[0]).tolist(), users[0].tolist(), strict=True))
+    assert found[0].tolist() == [-1 if value == torch.inf else user for value, user in pairs]

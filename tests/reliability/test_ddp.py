@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
@@ -59,7 +60,7 @@ def fit(folder: Path, table: Path, *more: str) -> list[str]:
     """
     sizes = {"base": 101, "first_distillation": 53, "student_update": 33, "teacher_update": 47, "distillation": 29}
     data = ("--data.source.class_path=ccd_lightning.data.BlockTable", f"--data.source.init_args.path={table}")
-    arguments = [argument for argument in small_fit(folder) if not argument.startswith("--data.")]
+    arguments = [argument for argument in small_fit(folder, epochs=2) if not argument.startswith("--data.")]
     teachers = table.with_name("teachers.yaml")
     teachers.write_text(TEACHERS)
     return [
@@ -107,13 +108,31 @@ def test_two_processes_agree_with_one(tmp_path: Path, table: Path, alone: Path) 
     assert_agree(run, alone)
 
 
-def test_two_processes_go_on_where_one_was_killed(nursery: Nursery, tmp_path: Path, table: Path, alone: Path) -> None:
+def test_two_processes_go_on_where_one_was_killed_and_one_where_two_were_stopped(
+    nursery: Nursery, tmp_path: Path, table: Path, alone: Path
+) -> None:
     run, log = tmp_path / "run", tmp_path / "log"
     strike = sabotage(stage=STRUCK, point="validation_end", count=1)
     assert nursery.run("command", log, arguments=[*fit(run, table), *strike]) == KILLED, log.read_text()
     assert [path.name for path in unfinished_in(run)] == ["00011-block2-teacher_update-0.part"]
-    assert run_two(log, [*fit(run, table), "--ckpt_path=last"]) == 0, log.read_text()
+    # A signal to any of the processes stops all of them.
+    strike = sabotage(stage="block2-teacher_update-1", point="batch", count=1, signal_name="SIGTERM", rank=1)
+    assert run_two(log, [*fit(run, table), "--ckpt_path=last", *strike]) == 128 + signal.SIGTERM, log.read_text()
+    assert "SIGTERM: all that is done is saved" in log.read_text()
+    assert [path.name for path in unfinished_in(run)] == ["00012-block2-teacher_update-1.part"]
+    assert nursery.run("command", log, arguments=[*fit(run, table), "--ckpt_path=last"]) == 0, log.read_text()
     assert_agree(run, alone)
+
+
+def check_lost(log: Path, run: Path, message: str) -> None:
+    """One message, no traceback, and an end soon after the process had died, which was an epoch after the last save."""
+    assert time.time() - max(path.stat().st_mtime for path in (run / "checkpoints").iterdir()) < 60
+    text = log.read_text()
+    errors = [line for line in text.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1, text
+    assert message in errors[0]
+    assert "go on with `--ckpt_path last`" in errors[0]
+    assert "Traceback" not in text
 
 
 def test_death_of_a_process_ends_the_run_with_a_message_and_one_process_goes_on(
@@ -121,18 +140,21 @@ def test_death_of_a_process_ends_the_run_with_a_message_and_one_process_goes_on(
 ) -> None:
     run, log = tmp_path / "run", tmp_path / "log"
     strike = sabotage(stage=STRUCK, point="validation_end", count=1, rank=1)
-    code = run_two(log, [*fit(run, table), *strike])
-    # The process died in the epoch after the one that was saved last.
-    assert time.time() - unfinished_in(run)[-1].stat().st_mtime < 60
-    text = log.read_text()
-    assert code != 0, text
-    errors = [line for line in text.splitlines() if line.startswith("error: Process 1")]
-    assert len(errors) == 1, text
-    assert "was killed by SIGKILL; the others stop with it." in errors[0]
-    assert "go on with `--ckpt_path last`" in errors[0]
-    assert "Traceback" not in text
+    assert run_two(log, [*fit(run, table), *strike]) not in (0, 128 + signal.SIGTERM)
+    check_lost(log, run, "was killed by SIGKILL; the others stop with it.")
+    strike = sabotage(stage="block2-teacher_update-1", point="batch", count=2, rank=0)
+    assert run_two(log, [*fit(run, table), "--ckpt_path=last", *strike]) == KILLED
+    wait_for(lambda: "error: " in log.read_text())
+    check_lost(log, run, "Another process of the run is gone.")
     assert nursery.run("command", log, arguments=[*fit(run, table), "--ckpt_path=last"]) == 0, log.read_text()
     assert_agree(run, alone)
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 50.0) -> None:
+    """The main process is dead, but the other one may still be about to end."""
+    until = time.monotonic() + seconds
+    while not condition() and time.monotonic() < until:
+        time.sleep(0.1)
 
 
 @pytest.mark.parametrize("strategy", ["ddp_spawn", "ddp_fork"])
