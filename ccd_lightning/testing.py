@@ -92,6 +92,16 @@ def _scores_all_items(factory: Factory) -> None:
     alone = torch.cat([scored(model, user[None]) for user in users])
     mend = "Share nothing between the rows, such as a normalisation over the batch."
     require(close(alone, scores), "scores", "a user's row depends on the other users of the batch", mend)
+    _scores_nobody(model)
+
+
+def _scores_nobody(model: Backbone) -> None:
+    mend = "Return a float `(0, I)` for no users: a process may have none left."
+    try:
+        shape = scored(model, torch.empty(0, dtype=torch.long)).shape
+    except (RuntimeError, IndexError) as error:
+        raise BackboneContractError(f"scores: a batch of no users fails ({error}). {mend}") from error
+    require(shape == (0, model.num_items), "scores", f"for no users they have shape {tuple(shape)}", mend)
 
 
 def _scores_pairs_and_embeddings_alike(factory: Factory) -> None:

@@ -84,6 +84,11 @@ class ScoresOneItemLess(BPRMF):
         return super().scores(users)[:, 1:]
 
 
+class ScoresOneByOne(BPRMF):
+    def scores(self, users):
+        return torch.stack([super(ScoresOneByOne, self).scores(user[None])[0] for user in users])
+
+
 class ScoresInfinity(BPRMF):
     def scores(self, users):
         return super().scores(users).index_fill(1, torch.tensor([0]), -torch.inf)
@@ -247,6 +252,7 @@ BROKEN = [
     (ScoresInfinity, "scores: some are infinite or NaN"),
     (Noisy, "scores: two calls differ. Draw no noise"),
     (NormalisesOverTheBatch, "scores: a user's row depends on the other users"),
+    (ScoresOneByOne, r"scores: a batch of no users fails \(stack expects.* a process may have none left"),
     (WrongPairs, "pair_scores: they differ from the rows of all scores"),
     (WrongEmbeddings, "embeddings: their products are not the scores"),
     (LossOfRows, r"loss: its shape is \(3,\) .* Return a finite scalar"),

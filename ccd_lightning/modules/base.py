@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any, cast
 
 import torch
@@ -38,9 +39,16 @@ class Recommender(LightningModule):
         backbone: the model.
         new_rows: how rows of new users and items begin.
         new_rows_topk: two-hop neighbours of a new entity (paper, initialisation of new entities).
+        objectives: further terms of the loss in every stage that this model learns, each stage with copies of its own.
     """
 
-    def __init__(self, backbone: Backbone, new_rows: NewRows = "neighbours", new_rows_topk: int = 20) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        new_rows: NewRows = "neighbours",
+        new_rows_topk: int = 20,
+        objectives: list[Objective] | None = None,
+    ) -> None:
         super().__init__()
         require_word("new_rows", new_rows, NewRows)
         require_whole("new_rows_topk", new_rows_topk, 1)
@@ -48,6 +56,8 @@ class Recommender(LightningModule):
         self.new_rows: NewRows = new_rows
         self.new_rows_topk = new_rows_topk
         self.role = "model"
+        # In a tuple, because they are patterns and no part of the model.
+        self.further_objectives = tuple(objectives or ())
         self.objectives = nn.ModuleList()
         self.excluded: PairSet | None = None
         self.settings = StageSettings()
@@ -81,6 +91,7 @@ class Recommender(LightningModule):
         self.stage, self.settings, self.seed, self.first_epoch = stage, settings, seed, first_epoch
         self.backbone.meet(history, self.new_rows, self.new_rows_topk, self.generator("new rows"))
         self.objectives.insert(0, self._own_loss(history))
+        self.objectives.extend(deepcopy(self.further_objectives))
         for objective in self._objectives():
             objective.prepare(self.backbone)
         self.refresh(epoch=0)

@@ -7,6 +7,7 @@ from typing_extensions import override
 from ccd_lightning.backbones import Backbone, NewRows
 from ccd_lightning.data.history import History
 from ccd_lightning.modules.base import Recommender
+from ccd_lightning.objectives import Objective
 from ccd_lightning.seeding import seeded_generator
 from ccd_lightning.types import Stage, StageSettings
 
@@ -18,10 +19,17 @@ class Student(Recommender):
         backbone: the model.
         new_rows: how rows of new users and items begin.
         new_rows_topk: two-hop neighbours of a new entity.
+        objectives: further terms of the loss in every stage that the student learns.
     """
 
-    def __init__(self, backbone: Backbone, new_rows: NewRows = "neighbours", new_rows_topk: int = 20) -> None:
-        super().__init__(backbone, new_rows, new_rows_topk)
+    def __init__(
+        self,
+        backbone: Backbone,
+        new_rows: NewRows = "neighbours",
+        new_rows_topk: int = 20,
+        objectives: list[Objective] | None = None,
+    ) -> None:
+        super().__init__(backbone, new_rows, new_rows_topk, objectives)
         self._afresh = False
 
     def start_afresh(self, block: int) -> None:

@@ -11,7 +11,7 @@ from ccd_lightning import functional as F
 from ccd_lightning.backbones import Backbone, EmbeddingBackbone, NewRows, evaluating
 from ccd_lightning.checks import require_whole
 from ccd_lightning.modules.base import Recommender
-from ccd_lightning.objectives import PersonalWeights
+from ccd_lightning.objectives import Objective, PersonalWeights
 
 
 class Teacher(Recommender):
@@ -23,12 +23,18 @@ class Teacher(Recommender):
         new_rows_topk: two-hop neighbours of a new entity.
         clusters: item clusters of the personal imitation weights, parameters that outlive the stages; 0 leaves PIW out.
             Only embedding models can have them.
+        objectives: further terms of the loss in every stage that the teacher learns.
     """
 
     def __init__(
-        self, backbone: Backbone, new_rows: NewRows = "neighbours", new_rows_topk: int = 20, clusters: int = 0
+        self,
+        backbone: Backbone,
+        new_rows: NewRows = "neighbours",
+        new_rows_topk: int = 20,
+        clusters: int = 0,
+        objectives: list[Objective] | None = None,
     ) -> None:
-        super().__init__(backbone, new_rows, new_rows_topk)
+        super().__init__(backbone, new_rows, new_rows_topk, objectives)
         require_whole("clusters", clusters, 0)
         self.personal: PersonalWeights | None = None
         if clusters:

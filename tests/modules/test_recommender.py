@@ -116,6 +116,21 @@ def test_stage_tells_its_objectives_in_order():
     assert again.draws == probe.draws[:1]
 
 
+def test_further_objectives_take_part_in_every_stage_with_copies_of_their_own():
+    probe = Probe()
+    module = Recommender(BPRMF(4), objectives=[probe])
+    assert [name for name, _ in module.named_parameters()] == ["backbone.user_embedding", "backbone.item_embedding"]
+    copies = []
+    for block in range(2):
+        module.begin_stage(Stage(block, StageKind.BASE), StageSettings(), until(block), 0, 0)
+        assert [objective.name for objective in module._objectives()] == ["own", "probe"]
+        copies.append(module._objectives()[1])
+        module.end_stage()
+    assert all(copy.calls[1:] == ["refresh", "finish"] for copy in copies)
+    assert copies[0] is not copies[1]
+    assert not probe.calls
+
+
 def test_training_step_is_the_weighted_sum_of_what_looks_at_the_batch():
     module, probe = Recommender(BPRMF(4)), Probe()
     module.objectives.append(probe)
