@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CONFIG ?= configs/ccd.yaml
 
-.PHONY: setup fit test lint types format bench clean
+.PHONY: setup fit test lint package types docs format bench clean
 
 setup: $(VENV)/.installed
 
@@ -25,11 +25,17 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(MAKE) --no-print-directory types
 
-# mypy knows nothing of the mapping in pyproject.toml by which callbacks/ is ccd_lightning.callbacks.
-types: setup
-	rm -rf build/types && mkdir -p build/types && cp -r ccd_lightning train.py pyproject.toml build/types
-	cp -r callbacks build/types/ccd_lightning/callbacks
-	cd build/types && ../../$(BIN)/mypy
+# Tools that read the sources know nothing of the mapping by which callbacks/ is ccd_lightning.callbacks.
+package:
+	rm -rf build/package && mkdir -p build/package && cp -r ccd_lightning train.py pyproject.toml build/package
+	cp -r callbacks build/package/ccd_lightning/callbacks
+
+types: setup package
+	cd build/package && ../../$(BIN)/mypy
+
+# The documentation as a site in build/site; it loads nothing from elsewhere.
+docs: setup package
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 format: setup
 	$(BIN)/ruff check --fix .
