@@ -60,10 +60,19 @@ class CCDCLI(LightningCLI):
             save_config_callback=None,
             seed_everything_default=0,
             trainer_defaults={"enable_progress_bar": False},
+            # Each stage has an optimizer of its own, set by `trainer.plan`.
+            auto_configure_optimizers=False,
             parser_class=KindParser,
             parser_kwargs={"parser_mode": "omegaconf", "epilog": _EPILOG},
             args=args,
         )
+
+    @override
+    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
+        """Without this, the help would begin with a page that only names all the options."""
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        parser.usage = f"python train.py {subcommand} --config FILE [--config OVERLAY] [--KEY VALUE ...]"
+        return parser
 
     @override
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:

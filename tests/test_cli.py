@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -115,3 +116,25 @@ def test_mistakes_end_in_one_message_and_exit_code_2(
     printed = capsys.readouterr().err
     assert message in printed
     assert "Traceback" not in printed
+
+
+@pytest.mark.parametrize("command", ["fit", "test", "predict", "export"])
+def test_help_tells_what_every_argument_is(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as error:
+        main([command, "--help"])
+    assert error.value.code == 0
+    told = capsys.readouterr().out
+    assert told.startswith(f"usage: python train.py {command} --config FILE")
+    assert len(told.partition("\n\n")[0].splitlines()) == 1
+    options = re.split(r"\n  (?=--)", told)[1:]
+    assert len(options) > 60
+    for option in options:
+        # Behind the names, and before the type, stands what it is.
+        words = re.sub(r"\s+", " ", option.partition("(type:")[0]).split(" ", 2)
+        assert len(words) == 3 and len(words[2]) > 8, option
+
+
+def test_stages_have_optimizers_of_their_own(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["fit", *CONFIG, "--optimizer", "Adam"])
+    assert "There is no option `optimizer`" in capsys.readouterr().err
