@@ -20,15 +20,24 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument("--collect", type=bool, default=False, help="only write what is finished, run nothing")
 
 
+def study_of(arguments: Any) -> Study:
+    """The study that parsed arguments describe.
+
+    Args:
+        arguments: of a parser with :func:`add_arguments`.
+    """
+    settings = {field.name: getattr(arguments, field.name) for field in fields(Study)}
+    settings["methods"] = {name: Method(**vars(method)) for name, method in (settings["methods"] or {}).items()}
+    return Study(**settings)
+
+
 def run(arguments: Any) -> None:
     """Carry out the study, then write its tables; ends with code 1 if a run has failed.
 
     Args:
         arguments: parsed settings.
     """
-    settings = {field.name: getattr(arguments, field.name) for field in fields(Study)}
-    settings["methods"] = {name: Method(**vars(method)) for name, method in (settings["methods"] or {}).items()}
-    study = Study(**settings)
+    study = study_of(arguments)
     failed = {} if arguments.collect else carry_out(study)
     write_report(study, failed)
     print(f"{study.folder / 'results.md'} holds the tables.")

@@ -80,6 +80,10 @@ class Study:
                 f"`ours` and `baselines` name {', '.join(strangers)}, but the methods are {', '.join(self.methods)}: name"
                 " some of these."
             )
+        if not set(self.published) <= set(MODELS):
+            raise ValueError(
+                f"`published` names {', '.join(self.published)}, but gains are of {', '.join(MODELS)}: mend the names."
+            )
         for name in self.methods:
             if not name.replace("_", "").isalnum():
                 raise ValueError(
