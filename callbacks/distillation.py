@@ -125,13 +125,15 @@ class DistillationCallback(StreamCallback):
     def _teach_new_student(self, trainer: StreamTrainer, system: CollaborativeDistillation, stage: Stage) -> None:
         """Stage 1: the teacher system's rankings from both sides."""
         settings, stream = self.generation, trainer.stream
+        if not settings.warm_start and stage.block > 0:
+            system.student.start_afresh(stage.block)
+        if not settings.user_weight and not settings.item_weight:
+            return
         observed = stream.history(stage.block).observed(self.observed)
         users, items = top_lists(system.teacher_system(), settings.list_length, observed, system.device)
         shape = (observed.num_rows, observed.num_columns)
         excluded = observed.union(pairs_of_lists(users, *shape), pairs_of_lists(items, *reversed(shape)).transpose())
-        if not settings.warm_start:
-            system.student.start_afresh(stage.block)
-        sides = [(Side.USER, users, excluded, settings.user_weight)]
+        sides = [(Side.USER, users, excluded, settings.user_weight)] if settings.user_weight else []
         if settings.item_weight and system.student.backbone.embeddings() is not None:
             sides.append((Side.ITEM, items, excluded.transpose(), settings.item_weight))
         for side, lists, pairs, weight in sides:
@@ -177,7 +179,7 @@ class DistillationCallback(StreamCallback):
             return GraphDistillation(
                 old,
                 settings.weight,
-                teacher.personal,
+                teacher.personal if settings.personal else None,
                 settings.cluster_weight,
                 settings.temperature,
                 settings.neighbours,

@@ -13,12 +13,12 @@ class GenerationSettings:
     """Stage 1: how the student learns the teacher system's rankings.
 
     Args:
-        user_weight: weight of the users' lists.
+        user_weight: weight of the users' lists; 0 leaves them out.
         item_weight: weight of the items' lists; 0 leaves them out.
         list_length: interesting entities of a list.
         sample: uninteresting entities drawn for each batch; null takes the whole catalogue.
         propagated: distil into the final embeddings of a graph model rather than its layer 0.
-        warm_start: begin with the updated student in place of a fresh one.
+        warm_start: on D_1, D_2, ... begin with the updated student in place of a fresh one.
     """
 
     user_weight: float = 0.01
@@ -48,7 +48,7 @@ class ReplaySettings:
         student: pairs a user from the updated student, for teachers alone.
         eps: sharpness of the rank discrepancy; 0 draws uniformly.
         scale: weight at the first epoch.
-        decay: epochs over which the weight falls by e.
+        decay: epochs over which the weight falls by e; null keeps it as it is.
     """
 
     top_n: int | list[int] = 100
@@ -57,7 +57,7 @@ class ReplaySettings:
     student: int | list[int] = 0
     eps: float = 1e-4
     scale: float = 0.5
-    decay: float = 10.0
+    decay: float | None = 10.0
 
     def __post_init__(self) -> None:
         """Refuse values that nothing can be replayed with."""
@@ -69,7 +69,8 @@ class ReplaySettings:
             self._require_enough_places(source)
         require_number("eps", self.eps, least=0)
         require_number("scale", self.scale, least=0)
-        require_number("decay", self.decay, above=0)
+        if self.decay is not None:
+            require_number("decay", self.decay, above=0)
 
     def _require_enough_places(self, source: str) -> None:
         """Pairs are drawn without replacement from the first places."""
@@ -90,13 +91,15 @@ class GraphSettings:
 
     Args:
         weight: weight of the contrastive losses; 0 leaves graph distillation out.
-        cluster_weight: weight of the cluster loss of teachers with `clusters`.
+        personal: scale the losses by personal imitation weights (PIW), for teachers with `clusters`.
+        cluster_weight: weight of the cluster loss of these weights.
         temperature: of the contrastive softmax.
         neighbours: candidates drawn for the softmax in each step; null takes all old entities.
         output_weight: weight of an auto-encoder's KL to its old outputs; 0 leaves it out.
     """
 
     weight: float = 0.0
+    personal: bool = True
     cluster_weight: float = 1.0
     temperature: float = 5.0
     neighbours: int | None = None

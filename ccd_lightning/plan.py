@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Literal, get_args
 
 from ccd_lightning.types import Stage, StageKind, StageSettings
+
+MEASURED = {
+    StageKind.BASE: "teacher",
+    StageKind.TEACHER_UPDATE: "teacher",
+    StageKind.STUDENT_UPDATE: "student",
+    StageKind.DISTILLATION: "distilled",
+}
+"""Who is measured on all blocks so far when the last stage of a kind ends."""
+
+StageName = Literal["base", "student_update", "teacher_update", "distillation"]
+"""A kind of stage, as a configuration names it."""
 
 
 @dataclass
@@ -22,6 +35,9 @@ class StreamPlan:
         student_update: Stage 2, the student learns a new block.
         teacher_update: Stage 3, each teacher learns a new block.
         teacher_every: blocks of one teacher cycle, so that the student can be updated more often than the teachers.
+        cycle: the stages of every block after D_0 in order, by default all three. Fewer of them make baselines, such as
+            ``[student_update]``: the student of D_0 learns alone. In a cycle with ``base`` teachers, and students that are
+            distilled, begin afresh on all the interactions so far, as on D_0: full-batch retraining.
     """
 
     base: StageSettings = field(
@@ -34,12 +50,18 @@ class StreamPlan:
     student_update: StageSettings = field(default_factory=StageSettings)
     teacher_update: StageSettings = field(default_factory=StageSettings)
     teacher_every: int = 1
+    cycle: list[StageName] = field(default_factory=lambda: ["student_update", "teacher_update", "distillation"])
 
     def __post_init__(self) -> None:
-        """Refuse an empty cycle."""
+        """Refuse an empty cycle, or one that nobody can go through."""
         if self.teacher_every < 1:
             raise ValueError(
                 f"`teacher_every` is {self.teacher_every}, but a cycle has at least 1 block: pass 1 or more."
+            )
+        known = get_args(StageName)
+        if not self.cycle or not set(self.cycle) <= set(known) or len(set(self.cycle)) < len(self.cycle):
+            raise ValueError(
+                f"`cycle` is {self.cycle}, but must name some of {', '.join(known)}, each once: mend the list."
             )
 
     def stages(self, block: int, num_teachers: int) -> Iterator[Stage]:
@@ -48,18 +70,20 @@ class StreamPlan:
         >>> [stage.name for stage in StreamPlan().stages(1, num_teachers=2)]
         ['block1-student_update', 'block1-teacher_update-0', 'block1-teacher_update-1', 'block1-distillation']
         """
-        if block > 0:
-            yield Stage(block, StageKind.STUDENT_UPDATE)
-        if block % self.teacher_every:
-            return
-        kind = StageKind.TEACHER_UPDATE if block else StageKind.BASE
-        for teacher in range(num_teachers):
-            yield Stage(block, kind, teacher, is_last_of_kind=teacher == num_teachers - 1)
-        yield Stage(block, StageKind.DISTILLATION)
+        for kind in map(StageKind, self.cycle if block else ("base", "distillation")):
+            if kind is StageKind.STUDENT_UPDATE:
+                yield Stage(block, kind)
+            elif block % self.teacher_every:
+                continue
+            elif kind is StageKind.DISTILLATION:
+                yield Stage(block, kind)
+            else:
+                for teacher in range(num_teachers):
+                    yield Stage(block, kind, teacher, is_last_of_kind=teacher == num_teachers - 1)
 
     def settings(self, stage: Stage) -> StageSettings:
         """How a stage is optimised."""
-        if stage.kind is StageKind.DISTILLATION and stage.block == 0:
-            return self.first_distillation
-        settings: StageSettings = getattr(self, stage.kind.value)
-        return settings
+        retrained = stage.block > 0 and "base" in self.cycle and stage.kind in (StageKind.BASE, StageKind.DISTILLATION)
+        is_first = stage.kind is StageKind.DISTILLATION and (stage.block == 0 or retrained)
+        found: StageSettings = self.first_distillation if is_first else getattr(self, stage.kind.value)
+        return replace(found, past=math.inf, afresh=True, monitor_seen=True) if retrained else found

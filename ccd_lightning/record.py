@@ -22,14 +22,24 @@ class StreamRecord:
 
     def __init__(self) -> None:
         self.matrices = {role: {group: PerformanceMatrix() for group in GROUPS} for role in ROLES}
+        self.valid = {role: PerformanceMatrix() for role in ROLES}
         self.users: dict[str, list[list[dict[str, int]]]] = {role: [] for role in ROLES}
         self.seconds: dict[str, list[float]] = {}
         self.stages: list[dict[str, Any]] = []
         self.replayed: dict[str, dict[str, int]] = {}
         self.peak_bytes = 0
 
-    def add(self, role: str, block: int, results: Results) -> None:
-        """Append a role's row after ``block``; results on the block ahead become forward transfer."""
+    def add(self, role: str, block: int, results: Results, valid: Results | None = None) -> None:
+        """Append a role's row after ``block``; results on the block ahead become forward transfer.
+
+        Args:
+            role: who was measured.
+            block: k.
+            results: on the test splits of D_0, ..., D_k and perhaps of the next block.
+            valid: the same on the validation splits, by which settings may be chosen.
+        """
+        if valid is not None:
+            self.valid[role].append(block, [_only_metrics(valid[j]["all"]) for j in range(block + 1)])
         ahead = results.get(block + 1)
         for group, matrix in self.matrices[role].items():
             rows = [_only_metrics(results[j][group]) for j in range(block + 1)]
@@ -57,6 +67,7 @@ class StreamRecord:
         return {
             **everybody,
             **groups,
+            "valid": {role: _without_transfer(self.valid[role].summary()) for role in ROLES},
             "users": self.users,
             "seconds": self.seconds,
             "replayed": self.replayed,
@@ -69,13 +80,16 @@ class StreamRecord:
             role: {group: matrix.state_dict() for group, matrix in of.items()} for role, of in self.matrices.items()
         }
         names = ("users", "seconds", "stages", "replayed", "peak_bytes")
-        return {"matrices": matrices, **{name: getattr(self, name) for name in names}}
+        valid = {role: matrix.state_dict() for role, matrix in self.valid.items()}
+        return {"matrices": matrices, "valid": valid, **{name: getattr(self, name) for name in names}}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore :meth:`state_dict`."""
         for role, groups in state["matrices"].items():
             for group, rows in groups.items():
                 self.matrices[role][group].load_state_dict(rows)
+        for role, rows in state.get("valid", {}).items():
+            self.valid[role].load_state_dict(rows)
         for name in ("users", "seconds", "replayed", "peak_bytes"):
             setattr(self, name, state[name])
         self.stages = list(state.get("stages", []))
@@ -83,6 +97,14 @@ class StreamRecord:
 
 def _only_metrics(values: dict[str, float]) -> dict[str, float]:
     return {name: value for name, value in values.items() if "@" in name}
+
+
+def _without_transfer(summary: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The next block is not asked on validation splits."""
+    return {
+        metric: {name: values for name, values in found.items() if name != "forward_transfer"}
+        for metric, found in summary.items()
+    }
 
 
 def peak_resident_bytes() -> int:

@@ -20,21 +20,13 @@ from ccd_lightning.data import ContinualDataModule
 from ccd_lightning.export import export_student
 from ccd_lightning.hooks import StreamCallback
 from ccd_lightning.modules import MONITOR, CollaborativeDistillation, Recommender
-from ccd_lightning.plan import StreamPlan
+from ccd_lightning.plan import MEASURED, StreamPlan
 from ccd_lightning.processes import refuse_spawned, surviving
 from ccd_lightning.record import StreamRecord
 from ccd_lightning.resume import restore_stream, resumable, where_to_go_on
 from ccd_lightning.signals import StreamSignals
 from ccd_lightning.stage_callbacks import BestState, EvaluationClock
-from ccd_lightning.types import Stage, StageKind, StageSettings
-
-MEASURED = {
-    StageKind.BASE: ("teacher",),
-    StageKind.TEACHER_UPDATE: ("teacher",),
-    StageKind.STUDENT_UPDATE: ("student",),
-    StageKind.DISTILLATION: ("distilled",),
-}
-"""Who is measured on all blocks so far when the last stage of a kind ends."""
+from ccd_lightning.types import Split, Stage, StageSettings
 
 
 class StreamTrainer(Trainer):
@@ -161,13 +153,13 @@ class StreamTrainer(Trainer):
         learner = system.learner(stage)
         learner.begin_stage(stage, settings, stream.history(stage.block), stream.seed, self.current_epoch)
         unfinished = resumable(self._unfinished, Path(self.default_root_dir), self.stages_done + 1, stage, learner)
-        with self._fresh_loops(learner, settings):
-            super().fit(learner, datamodule=stream, ckpt_path=unfinished, weights_only=True)
+        if learner.is_trainable():
+            with self._fresh_loops(learner, settings):
+                super().fit(learner, datamodule=stream, ckpt_path=unfinished, weights_only=True)
         learner.end_stage()
         self.record.add_seconds(stage, time.monotonic() - started, self.current_epoch - learner.first_epoch)
         if stage.is_last_of_kind:
-            for role in MEASURED[stage.kind]:
-                self._measure(system, stream, role, stage.block)
+            self._measure(system, stream, MEASURED[stage.kind], stage.block)
         self.last_stage = stage
         self.stages_done += 1
         self._call("on_stage_end", system, stage)
@@ -198,9 +190,9 @@ class StreamTrainer(Trainer):
     def _measure(self, system: CollaborativeDistillation, stream: ContinualDataModule, role: str, block: int) -> None:
         """Test a role on all the blocks so far, and on the next one if it is there."""
         stream.test_blocks = tuple(range(min(block + 2, len(stream.blocks))))
-        system.evaluated = (role,)
+        stream.test_beside, system.evaluated = Split.VALID, (role,)
         super().test(system, datamodule=stream, verbose=False)
-        self.record.add(role, block, system.test_results()[role])
+        self.record.add(role, block, system.test_results()[role], system.test_results(Split.VALID)[role])
 
     def _measure_missing(self, system: CollaborativeDistillation, stream: ContinualDataModule, block: int) -> None:
         """Roles that had no stage of their own in the block are measured as they stand."""
@@ -231,7 +223,7 @@ class StreamTrainer(Trainer):
         if isinstance(model, CollaborativeDistillation) and ckpt_path is not None:
             self._restore(model, self._check(datamodule), ckpt_path)
             model.check_cutoffs(datamodule.blocks)
-            datamodule.test_blocks = tuple(range(self._first_block() + 1))
+            datamodule.test_blocks, datamodule.test_beside = tuple(range(self._first_block() + 1)), None
             model.evaluated = ("teacher", "student")
             ckpt_path = None
         return super().test(model, dataloaders, ckpt_path, verbose, datamodule, weights_only)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
@@ -198,6 +199,7 @@ class BlockTargets(NamedTuple):
         masked_items: items of these pairs, int64 ``(P,)``.
         new_users: which of the R users are new in D_j, bool ``(R,)``.
         first_new_item: items from this id on are new in D_j.
+        split: whose items are the ground truth.
     """
 
     block: int
@@ -207,6 +209,7 @@ class BlockTargets(NamedTuple):
     masked_items: Tensor
     new_users: Tensor
     first_new_item: int
+    split: Split = Split.TEST
 
 
 class EvaluationBatch(NamedTuple):
@@ -234,6 +237,9 @@ class StageSettings:
         evaluate_every: epochs between two evaluations on the validation split; 0 never evaluates.
         patience: evaluations without a better validation Recall@20 before the stage stops and returns to its best state.
         monitor_seen: validate on all blocks so far (each counts the same) in place of the stage's own block.
+        past: train interactions of earlier blocks that are learned beside the block's own, drawn uniformly and anew for every
+            epoch (experience replay), as a multiple of the block's number; `.inf` takes all of them.
+        afresh: begin with a fresh model, which knows nothing of earlier blocks.
     """
 
     max_epochs: int | None = None
@@ -244,11 +250,15 @@ class StageSettings:
     evaluate_every: int = 5
     patience: int = 2
     monitor_seen: bool = False
+    past: float = 0.0
+    afresh: bool = False
 
     def __post_init__(self) -> None:
         """Refuse values that no optimisation can run with."""
         require_number("learning_rate", self.learning_rate, above=0)
         require_number("weight_decay", self.weight_decay, least=0)
+        if self.past != math.inf:
+            require_number("past", self.past, least=0)
         for name, least in (("batch_size", 1), ("negatives", 1), ("evaluate_every", 0), ("patience", 1)):
             require_whole(name, getattr(self, name), least)
         if self.max_epochs is not None:

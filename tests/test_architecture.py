@@ -23,6 +23,7 @@ LAYERS = (
     ),
     ("reporting",),
     ("callbacks",),
+    ("studies",),
     ("cli", "commands", "config_files", "mistakes"),
 )
 LAYER_OF = {name: depth for depth, names in enumerate(LAYERS) for name in names}

@@ -39,9 +39,10 @@ class ContinualDataModule(LightningDataModule):
         self.source, self.seed, self.max_blocks, self.evaluation_batch = source, seed, max_blocks, evaluation_batch
         self._stream: Stream | None = None
         self._histories: dict[int, History] = {}
-        self._loaders: dict[tuple[tuple[int, ...], Split], EvaluationLoader] = {}
+        self._loaders: dict[tuple[tuple[int, ...], Split, Split | None], EvaluationLoader] = {}
         self.valid_blocks: tuple[int, ...] = (0,)
         self.test_blocks: tuple[int, ...] = (0,)
+        self.test_beside: Split | None = None
         self.predict_users = 0
 
     @property
@@ -75,15 +76,16 @@ class ContinualDataModule(LightningDataModule):
 
     @override
     def test_dataloader(self) -> EvaluationLoader:
-        return self._evaluation(self.test_blocks, Split.TEST)
+        return self._evaluation(self.test_blocks, Split.TEST, self.test_beside)
 
     @override
     def predict_dataloader(self) -> UserLoader:
         return UserLoader(self.predict_users, self.evaluation_batch)
 
-    def _evaluation(self, blocks: tuple[int, ...], split: Split) -> EvaluationLoader:
-        if (blocks, split) not in self._loaders:
+    def _evaluation(self, blocks: tuple[int, ...], split: Split, beside: Split | None = None) -> EvaluationLoader:
+        asked = (blocks, split, beside)
+        if asked not in self._loaders:
             self._loaders = {key: loader for key, loader in self._loaders.items() if key[1] is not split}
             chosen = [self.blocks[index] for index in blocks]
-            self._loaders[blocks, split] = EvaluationLoader(chosen, split, self.evaluation_batch)
-        return self._loaders[blocks, split]
+            self._loaders[asked] = EvaluationLoader(chosen, split, self.evaluation_batch, beside)
+        return self._loaders[asked]

@@ -29,6 +29,11 @@ class History:
         """The train interactions of all the blocks so far."""
         return Interactions.concatenate([block.train for block in self.blocks])
 
+    @property
+    def past(self) -> Interactions:
+        """The train interactions of the blocks before the present one."""
+        return Interactions.concatenate([Interactions.empty(), *(block.train for block in self.blocks[:-1])])
+
     def train(self, span: Span) -> Interactions:
         """Train interactions of the present block, or of all the blocks so far."""
         return self.block.train if span == "block" else self.cumulative

@@ -73,7 +73,7 @@ class _BlockAnswers:
     def __init__(self, block: Block, split: Split) -> None:
         masked = [part for name, part in _splits(block) if name is not split]
         sizes = (block.num_users, block.num_items)
-        self.block = block
+        self.block, self.split = block, split
         self.truth = PairSet.from_interactions(block.split(split), *sizes)
         self.masked = PairSet.from_interactions(Interactions.concatenate(masked), *sizes)
         self.users = self.truth.counts.nonzero().squeeze(-1)
@@ -88,7 +88,9 @@ class _BlockAnswers:
         truth = torch.full((present.numel(), int(counts.max()) if counts.numel() else 0), -1)
         truth[rows, slots] = items
         new = present >= self.block.num_old_users
-        return BlockTargets(self.block.index, positions, truth, *self.masked.of(present), new, self.block.num_old_items)
+        masked_rows, masked_items = self.masked.of(present)
+        first_new = self.block.num_old_items
+        return BlockTargets(self.block.index, positions, truth, masked_rows, masked_items, new, first_new, self.split)
 
 
 def _splits(block: Block) -> list[tuple[Split, Interactions]]:
@@ -105,11 +107,13 @@ class EvaluationLoader:
         blocks: the blocks that ask.
         split: whose items are the ground truth.
         batch_size: users of a batch.
+        beside: another split that is asked in the same pass, since scores cost most.
     """
 
-    def __init__(self, blocks: list[Block], split: Split, batch_size: int) -> None:
+    def __init__(self, blocks: list[Block], split: Split, batch_size: int, beside: Split | None = None) -> None:
         self.blocks = [block.index for block in blocks]
-        self.answers = [_BlockAnswers(block, split) for block in blocks]
+        self.splits = (split,) if beside is None else (split, beside)
+        self.answers = [_BlockAnswers(block, name) for name in self.splits for block in blocks]
         self.users = torch.unique(torch.cat([answers.users for answers in self.answers]))
         self.batch_size = batch_size
 

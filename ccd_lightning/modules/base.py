@@ -19,7 +19,7 @@ from ccd_lightning.data.pairs import PairSet
 from ccd_lightning.distributed import world_size
 from ccd_lightning.metrics import RankingMetrics
 from ccd_lightning.modules.evaluation import rank_block
-from ccd_lightning.objectives import Objective, OwnLoss
+from ccd_lightning.objectives import ExperienceReplay, Objective, OwnLoss
 from ccd_lightning.seeding import seeded_generator
 from ccd_lightning.types import Batch, EvaluationBatch, Stage, StageSettings
 
@@ -89,12 +89,18 @@ class Recommender(LightningModule):
             first_epoch: the Trainer's epoch count at which the stage begins.
         """
         self.stage, self.settings, self.seed, self.first_epoch = stage, settings, seed, first_epoch
+        if settings.afresh:
+            self.backbone.reset(self.generator("fresh"))
         self.backbone.meet(history, self.new_rows, self.new_rows_topk, self.generator("new rows"))
         self.objectives.insert(0, self._own_loss(history))
         self.objectives.extend(deepcopy(self.further_objectives))
         for objective in self._objectives():
             objective.prepare(self.backbone)
         self.refresh(epoch=0)
+
+    def is_trainable(self) -> bool:
+        """Whether there is anything to optimise: a model that only counts is done when it has met the block."""
+        return any(parameter.requires_grad for parameter in self.backbone.parameters())
 
     def end_stage(self) -> None:
         """Let go of the stage's objectives and of what they hold."""
@@ -207,7 +213,10 @@ class Recommender(LightningModule):
     def _own_loss(self, history: History) -> OwnLoss:
         observed = history.observed("cumulative")
         forbidden = observed if self.excluded is None else observed.union(self.excluded)
-        return OwnLoss(history.block.train, forbidden, self.settings.negatives, self.backbone.batch_type)
+        own = OwnLoss(history.block.train, forbidden, self.settings.negatives, self.backbone.batch_type)
+        if not self.settings.past:
+            return own
+        return ExperienceReplay(own, history.past, self.settings.past)
 
     def _objectives(self) -> list[Objective]:
         return [cast(Objective, objective) for objective in self.objectives]

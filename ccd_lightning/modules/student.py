@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from typing_extensions import override
 
 from ccd_lightning.backbones import Backbone, NewRows
 from ccd_lightning.data.history import History
 from ccd_lightning.modules.base import Recommender
 from ccd_lightning.objectives import Objective
-from ccd_lightning.seeding import seeded_generator
 from ccd_lightning.types import Stage, StageSettings
 
 
@@ -42,8 +43,7 @@ class Student(Recommender):
 
     @override
     def begin_stage(self, stage: Stage, settings: StageSettings, history: History, seed: int, first_epoch: int) -> None:
-        if self._afresh:
-            # Only now the run's seed is known, after a resumption too.
-            self.backbone.reset(seeded_generator(seed, self.role, stage.name, "fresh student"))
-            self._afresh = False
+        # The run's seed is known only when the stage begins, after a resumption too.
+        settings = replace(settings, afresh=settings.afresh or self._afresh)
+        self._afresh = False
         super().begin_stage(stage, settings, history, seed, first_epoch)

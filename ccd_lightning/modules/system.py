@@ -18,7 +18,7 @@ from ccd_lightning.modules.evaluation import BlockMetrics
 from ccd_lightning.modules.student import Student
 from ccd_lightning.modules.teacher import Teacher, TeacherSystem
 from ccd_lightning.objectives import Scorer
-from ccd_lightning.types import Block, EvaluationBatch, Stage
+from ccd_lightning.types import Block, EvaluationBatch, Split, Stage
 
 PROXIES = ("stability", "plasticity")
 
@@ -57,7 +57,7 @@ class CollaborativeDistillation(LightningModule):
         for index, teacher in enumerate(teachers):
             teacher.role = f"teacher{index}"
         self.evaluated: tuple[str, ...] = ("teacher", "student")
-        self._tested: dict[str, dict[int, BlockMetrics]] = {}
+        self._tested: dict[str, dict[tuple[Split, int], BlockMetrics]] = {}
 
     def check_cutoffs(self, blocks: Sequence[Block]) -> None:
         """Refuse cut-offs beyond the catalogue, where every ranking would hold all the items.
@@ -121,9 +121,8 @@ class CollaborativeDistillation(LightningModule):
     @override
     def on_test_epoch_start(self) -> None:
         loader: Any = self.trainer.test_dataloaders
-        self._tested = {
-            role: {block: BlockMetrics(self.ks).to(self.device) for block in loader.blocks} for role in self.evaluated
-        }
+        asked = [(split, block) for split in loader.splits for block in loader.blocks]
+        self._tested = {role: {key: BlockMetrics(self.ks).to(self.device) for key in asked} for role in self.evaluated}
 
     @override
     def test_step(self, batch: EvaluationBatch, batch_idx: int) -> None:
@@ -132,7 +131,7 @@ class CollaborativeDistillation(LightningModule):
             known = int((batch.users < scorer.num_users).sum())
             scores = scorer.scores(batch.users[:known])
             for targets in batch.targets:
-                metrics[targets.block].update(scores, targets, known)
+                metrics[targets.split, targets.block].update(scores, targets, known)
 
     @override
     def on_test_epoch_end(self) -> None:
@@ -141,10 +140,15 @@ class CollaborativeDistillation(LightningModule):
                 for name, value in groups["all"].items():
                     self.log(f"test/{role}/{name}/D{block}", value, rank_zero_only=True)
 
-    def test_results(self) -> dict[str, dict[int, dict[str, dict[str, float]]]]:
-        """The last test's metrics over all processes: role -> block -> group -> metric."""
+    def test_results(self, split: Split = Split.TEST) -> dict[str, dict[int, dict[str, dict[str, float]]]]:
+        """The last test's metrics over all processes: role -> block -> group -> metric.
+
+        Args:
+            split: the test split, or another one that was asked beside it.
+        """
         return {
-            role: {block: metric.compute() for block, metric in blocks.items()} for role, blocks in self._tested.items()
+            role: {block: metric.compute() for (asked, block), metric in metrics.items() if asked is split}
+            for role, metrics in self._tested.items()
         }
 
     @override

@@ -1,6 +1,7 @@
 """What a stage minimises, one small module an idea."""
 
 from ccd_lightning.objectives.base import Objective, per_block
+from ccd_lightning.objectives.experience import ExperienceReplay
 from ccd_lightning.objectives.graph_distillation import GraphDistillation, OldKnowledge, PersonalWeights
 from ccd_lightning.objectives.knowledge import Rankings, Scorer, pairs_of_lists, top_items, top_lists
 from ccd_lightning.objectives.output_imitation import OutputImitation
@@ -9,6 +10,7 @@ from ccd_lightning.objectives.ranking_distillation import RankingDistillation
 from ccd_lightning.objectives.replay import Replay, ReplayDraw, ReplaySource, SoftPositives
 
 __all__ = [
+    "ExperienceReplay",
     "GraphDistillation",
     "Objective",
     "OldKnowledge",

@@ -29,6 +29,7 @@ class OwnLoss(Objective):
     ) -> None:
         super().__init__()
         self.interactions, self.forbidden, self.negatives = interactions, forbidden, negatives
+        self.kind = kind
         self.batch_types = (kind,)
 
     def forward(self, backbone: Backbone, batch: RankingBatch | UserBatch) -> Tensor:

@@ -92,13 +92,13 @@ class Replay(Objective):
     Args:
         draw: draws the pairs, anew at every refresh.
         scale: weight at the first epoch.
-        decay: epochs over which the weight falls by e.
+        decay: epochs over which the weight falls by e; ``None`` keeps it as it is.
     """
 
     name = "replay"
     batch_types = (SoftLabelBatch,)
 
-    def __init__(self, draw: ReplayDraw, scale: float = 0.5, decay: float = 10.0) -> None:
+    def __init__(self, draw: ReplayDraw, scale: float = 0.5, decay: float | None = 10.0) -> None:
         super().__init__()
         self.draw, self.scale, self.decay = draw, scale, decay
         self._pairs: Pairs | None = None
@@ -176,10 +176,10 @@ class SoftPositives(Objective):
         return torch.zeros(())
 
 
-def annealed(scale: float, decay: float, epoch: int) -> float:
-    """``scale * exp(-epoch / decay)``.
+def annealed(scale: float, decay: float | None, epoch: int) -> float:
+    """``scale * exp(-epoch / decay)``, or ``scale`` at any time without a decay.
 
-    >>> annealed(0.5, 10.0, 0)
-    0.5
+    >>> annealed(0.5, 10.0, 0), annealed(0.5, None, 7)
+    (0.5, 0.5)
     """
-    return scale * math.exp(-epoch / decay)
+    return scale if decay is None else scale * math.exp(-epoch / decay)

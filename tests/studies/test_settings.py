@@ -1,0 +1,150 @@
+"""What files say together, against what the command line makes of them; and what D_0 depends on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from ccd_lightning.checkpoint import checkpoints_in, read_checkpoint
+from ccd_lightning.cli import main
+from ccd_lightning.studies.settings import LATER, family_of, merged_settings
+
+from ..helpers import CONFIGS
+from .conftest import CCD, TINY, overlay
+
+GCN = "ccd_lightning.backbones.LightGCN"
+MF = "ccd_lightning.backbones.BPRMF"
+UPDATE = {"max_epochs": 2, "learning_rate": 0.5, "batch_size": 77, "past": 1.0}
+
+
+def system(graph: str, new_rows: str, topk: int) -> dict[str, Any]:
+    """A student and two teachers."""
+    rows = {"new_rows": new_rows, "new_rows_topk": topk}
+
+    def member(kind: str, dim: int) -> dict[str, Any]:
+        name = f"ccd_lightning.modules.{kind}"
+        backbone = {"class_path": GCN, "init_args": {"dim": dim, "graph": graph}}
+        return {"class_path": name, "init_args": {**rows, "backbone": backbone}}
+
+    return {"student": member("Student", 4), "teachers": [member("Teacher", 8), member("Teacher", 8)]}
+
+
+FIRST = {"model": system("cumulative", "neighbours", 20)}
+LAST = {
+    "model": system("fold", "random", 7),
+    "trainer": {
+        "plan": {
+            "student_update": UPDATE,
+            "teacher_update": UPDATE,
+            "distillation": UPDATE,
+            "cycle": ["teacher_update", "distillation"],
+            "teacher_every": 3,
+        }
+    },
+    "distillation": {
+        "exclusion": 7,
+        "observed": "cumulative",
+        "generation": {"warm_start": False},
+        "graph": {"weight": 3.0, "output_weight": 0.0},
+        "student_replay": {"stability": 0, "plasticity": 1, "eps": 0.1},
+        "teacher_replay": {"student": 1, "decay": None},
+        "stability_momentum": 0.5,
+        "plasticity_momentum": 0.4,
+    },
+}
+"""Another value for everything that is said to change nothing before D_1."""
+
+
+def reaches(settings: Any, names: list[str]) -> bool:
+    if not names:
+        return True
+    if names[0] == "*":
+        return all(reaches(value, names[1:]) for value in settings)
+    return names[0] in settings and reaches(settings[names[0]], names[1:])
+
+
+def test_what_is_said_to_come_later_changes_nothing_on_the_first_block(tmp_path: Path) -> None:
+    states = []
+    for name, content in (("first", FIRST), ("last", LAST)):
+        files = [CCD, overlay(tmp_path, name, content)]
+        configs = [part for file in files for part in ("--config", file)]
+        folder = str(tmp_path / name / "run")
+        main(["fit", *configs, *TINY, "--data.max_blocks=1", "--trainer.default_root_dir", folder])
+        states.append(read_checkpoint(checkpoints_in(Path(folder))[-1]))
+    merged = merged_settings([CCD, overlay(tmp_path, "last", LAST)])
+    assert all(reaches(merged, key.split(".")) for key in LATER), "LAST leaves a setting untried"
+    for name, tensor in states[0]["system"].items():
+        assert torch.equal(tensor, states[1]["system"][name]), name
+    assert states[0]["record"]["matrices"] == states[1]["record"]["matrices"]
+    families = {family_of(merged_settings([CCD, overlay(tmp_path, "any", content)])) for content in (FIRST, LAST)}
+    assert len(families) == 1
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"seed_everything": 1},
+        {"trainer": {"plan": {"base": {"max_epochs": 3}}}},
+        {"trainer": {"plan": {"first_distillation": {"max_epochs": 3}}}},
+        {"distillation": {"generation": {"user_weight": 0.0}}},
+        {"model": {"student": {"init_args": {"backbone": {"init_args": {"dim": 9}}}}}},
+        {"data": {"source": {"init_args": {"drift": 0.0}}}},
+    ],
+)
+def test_what_the_first_block_depends_on_makes_another_family(tmp_path: Path, content: dict[str, Any]) -> None:
+    changed = merged_settings([CCD, overlay(tmp_path, "changed", content)])
+    assert family_of(changed) != family_of(merged_settings([CCD]))
+
+
+def flat(content: Any) -> Any:
+    """Without ``init_args``."""
+    if isinstance(content, dict):
+        inner = content.get("init_args") or {}
+        return {key: flat(value) for key, value in {**content, **inner}.items() if key != "init_args"}
+    return [flat(value) for value in content] if isinstance(content, list) else content
+
+
+def agrees(said: Any, parsed: Any, place: str = "") -> None:
+    """Everything that files say is what the command line takes; it adds the defaults."""
+    if isinstance(said, dict):
+        for key, value in said.items():
+            agrees(value, parsed[key], f"{place}.{key}")
+    elif isinstance(said, list):
+        assert len(said) == len(parsed), place
+        for index, value in enumerate(said):
+            agrees(value, parsed[index], f"{place}.{index}")
+    else:
+        assert said == parsed, place
+
+
+@pytest.mark.parametrize("above", [LAST, {"distillation": {"exclusion": 3}}, {"model": {"student": {
+    "class_path": "ccd_lightning.modules.Student", "init_args": {"backbone": {"class_path": GCN}}}}}])  # fmt: skip
+def test_files_merge_as_on_the_command_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], above: dict[str, Any]
+) -> None:
+    files = [CCD, str(CONFIGS / "fine_tuning.yaml"), overlay(tmp_path, "above", above)]
+    with pytest.raises(SystemExit):
+        main(["fit", *(part for file in files for part in ("--config", file)), "--print_config"])
+    parsed = flat(yaml.safe_load(capsys.readouterr().out))
+    agrees(merged_settings(files), parsed)
+
+
+def test_another_class_brings_its_own_settings(tmp_path: Path) -> None:
+    other = {"model": {"student": {"init_args": {"backbone": {"class_path": GCN}}}}}
+    merged = merged_settings([CCD, overlay(tmp_path, "other", other)])
+    assert merged["model"]["student"]["backbone"] == {"class_path": GCN}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [(None, "no such file"), ("a: [", "cannot be read as YAML"), ("- a", "holds no mapping")]
+)
+def test_files_that_are_no_configurations_are_named(tmp_path: Path, content: str | None, message: str) -> None:
+    path = tmp_path / "broken.yaml"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(ValueError, match=rf"broken\.yaml.*{message}"):
+        merged_settings([str(path)])
