@@ -86,6 +86,15 @@ def test_the_best_baseline_is_chosen_by_validation_alone(study: Study) -> None:
     assert best_baseline(table.filter(split="test"), study, "student") is None
 
 
+def test_baselines_are_compared_on_the_seeds_that_all_of_them_have(study: Study) -> None:
+    table = long_table(study)
+    # A seed that `plain` alone has, and in which it is beyond compare.
+    lucky = table.filter(pl.col("method") == "plain", pl.col("seed") == 0).with_columns(seed=pl.lit(7, pl.Int64), H=9.0)
+    assert best_baseline(pl.concat([table, lucky]), study, "student") == "sampled"
+    alone = pl.concat([table.filter(pl.col("seed") == 0, pl.col("method") == "sampled"), lucky])
+    assert best_baseline(alone, study, "student") == "plain"
+
+
 def cells(text: str, head: str, method: str) -> list[str]:
     """The cells of a method's line in the table whose first column has this head."""
     part = text[text.index(f"| {head} |") :].split("\n\n")[0]
