@@ -87,7 +87,8 @@ class DistillationCallback(StreamCallback):
             StageKind.TEACHER_UPDATE: self._teach_teacher,
             StageKind.DISTILLATION: self._teach_new_student,
         }
-        if stage.kind in teach:
+        # A model that only counts can teach, but takes no lesson.
+        if stage.kind in teach and system.learner(stage).is_trainable():
             teach[stage.kind](trainer, system, stage)
 
     @override

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from ccd_lightning.cli import main
 
@@ -36,6 +38,43 @@ def test_config_of_the_simulated_stream_runs(tmp_path: Path, config: str) -> Non
     check(tmp_path / "run", blocks=3, teachers=2)
 
 
+def studies() -> dict[str, dict[str, Any]]:
+    """The studies by their names in configs/."""
+    found = {name_of(path): yaml.safe_load(path.read_text()) for path in (CONFIGS / "studies").glob("*.yaml")}
+    return {name: content for name, content in found.items() if "methods" in content}
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(CONFIGS).with_suffix(""))
+
+
+def methods_of_studies() -> list[tuple[str, ...]]:
+    """The files of every method of every study, each set of them once."""
+    return sorted({
+        (*study["base"], *method.get("overlays", []))
+        for study in studies().values()
+        for method in study["methods"].values()
+    })  # fmt: skip
+
+
+@pytest.mark.parametrize("turned", [False, True], ids=["forth", "back"])
+@pytest.mark.parametrize("study", studies())
+def test_overlays_of_a_study_are_valid(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], study: str, turned: bool
+) -> None:
+    monkeypatch.chdir(CONFIGS.parent)
+    content = studies()[study]
+    overlays = [file for method in content["methods"].values() for file in method.get("overlays", [])]
+    # All of them at once: each key of each is looked at, and in the two orders each key's first and last value.
+    # Graphs come first, since floors in the place of students and teachers have none.
+    ordered = sorted(sorted(set(overlays), reverse=turned), key=lambda file: "graphs/" not in file)
+    files = [*content["base"], *ordered]
+    with pytest.raises(SystemExit) as ended:
+        main(["fit", *(part for file in files for part in ("--config", file)), "--print_config"])
+    assert ended.value.code in (None, 0), capsys.readouterr().err
+
+
 def test_every_config_is_tested() -> None:
-    found = {str(path.relative_to(CONFIGS).with_suffix("")) for path in CONFIGS.rglob("*.yaml")}
-    assert found == {*REAL, *SIMULATED}
+    found = {name_of(path) for path in CONFIGS.rglob("*.yaml")}
+    used = {name_of(CONFIGS.parent / file) for files in methods_of_studies() for file in files}
+    assert found == {*REAL, *SIMULATED, *studies(), *used}

@@ -55,7 +55,7 @@ class Popularity(CountingBackbone):
     def scores(self, users: Tensor) -> Tensor:
         """Counts, float ``(B, I)``."""
         self._counts = self._counts.to(users.device)
-        return self._counts.expand(users.numel(), -1)
+        return self._counts.repeat(users.numel(), 1)
 
 
 class ItemKNN(CountingBackbone):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -57,9 +56,9 @@ def shown(table: pl.DataFrame, study: Study, model: str, split: str = "test") ->
 
 
 def best_baseline(table: pl.DataFrame, study: Study, model: str) -> str | None:
-    """The continual baseline with the largest validation H-mean after the last block, on average over its seeds.
+    """The continual baseline with the largest validation H-mean after the last block, on average over seeds.
 
-    Test results play no part in it.
+    Baselines are compared on the seeds that all of them have, as long as there is one. Test results play no part in it.
 
     Args:
         table: as :func:`long_table` gives it.
@@ -70,14 +69,14 @@ def best_baseline(table: pl.DataFrame, study: Study, model: str) -> str | None:
     if valid.is_empty():
         return None
     last = valid.filter(pl.col("block") == valid["block"].max())
-    found: str = (
-        last.group_by("method").agg(pl.col("H").mean()).sort("H", "method", descending=[True, False])["method"][0]
-    )
+    common = last.filter(pl.len().over("seed") == last["method"].n_unique())
+    means = (last if common.is_empty() else common).group_by("method").agg(pl.col("H").mean())
+    found: str = means.sort("H", "method", descending=[True, False])["method"][0]
     return found
 
 
 def _rows(run: Run) -> Iterator[tuple[Any, ...]]:
-    metrics = json.loads((Path(run.folder) / "metrics.json").read_text())
+    metrics = json.loads((run.folder / "metrics.json").read_text())
     for split, of_roles in (("test", metrics), ("valid", metrics.get("valid", {}))):
         for role in ROLES:
             for metric, found in of_roles.get(role, {}).items():

@@ -1,0 +1,78 @@
+"""Which objectives the settings of the knowledge transfer hand to whom."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typing_extensions import override
+
+from ccd_lightning.backbones import BPRMF, ItemKNN, Popularity
+from ccd_lightning.callbacks import DistillationCallback, GenerationSettings, GraphSettings, ReplaySettings
+from ccd_lightning.hooks import StreamCallback
+from ccd_lightning.modules import CollaborativeDistillation, Student, Teacher
+from ccd_lightning.objectives import GraphDistillation, Objective, RankingDistillation, Replay
+
+from .conftest import new_stream, new_trainer
+
+
+class Watch(StreamCallback):
+    """Keeps the objectives of every stage."""
+
+    def __init__(self) -> None:
+        self.seen: dict[str, list[Objective]] = {}
+
+    @override
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        self.seen[pl_module.stage.name] = list(pl_module.objectives)
+
+
+def objectives(
+    folder: Path, student: Any = None, teacher: Any = None, clusters: int = 0, **settings: Any
+) -> dict[str, list[Objective]]:
+    """The objectives of each stage of two blocks."""
+    watch = Watch()
+    members = [Teacher(teacher or BPRMF(6), clusters=clusters)]
+    system = CollaborativeDistillation(Student(student or BPRMF(4)), members, ks=(5, 20))
+    new_trainer(folder, DistillationCallback(**settings), watch).fit(system, datamodule=new_stream(blocks=2))
+    return watch.seen
+
+
+def of_kind(found: list[Objective], kind: type) -> list[Any]:
+    return [objective for objective in found if isinstance(objective, kind)]
+
+
+@pytest.mark.parametrize("personal", [True, False])
+def test_personal_weights_can_be_left_out(tmp_path: Path, personal: bool) -> None:
+    graph = GraphSettings(weight=1.0, personal=personal)
+    seen = objectives(tmp_path, clusters=3, graph=graph)
+    (objective,) = of_kind(seen["block1-teacher_update-0"], GraphDistillation)
+    assert (objective.personal is not None) is personal
+
+
+@pytest.mark.parametrize(
+    ("weights", "names"),
+    [((0.0, 0.01), ["item_lists"]), ((0.01, 0.0), ["user_lists"]),
+     ((0.0, 0.0), [])],
+)  # fmt: skip
+def test_lists_without_weight_are_left_out(tmp_path: Path, weights: tuple[float, float], names: list[str]) -> None:
+    seen = objectives(tmp_path, generation=GenerationSettings(*weights))
+    for stage in ("block0-distillation", "block1-distillation"):
+        assert [objective.name for objective in of_kind(seen[stage], RankingDistillation)] == names
+
+
+def test_replay_without_decay_weighs_the_same_in_every_epoch(tmp_path: Path) -> None:
+    seen = objectives(tmp_path, student_replay=ReplaySettings(decay=None))
+    (replay,) = of_kind(seen["block1-student_update"], Replay)
+    assert replay.weight(0) == replay.weight(7) == 0.5
+    (replay,) = of_kind(seen["block1-teacher_update-0"], Replay)
+    assert replay.weight(7) < replay.weight(0)
+
+
+def test_a_model_that_counts_teaches_and_takes_no_lesson(tmp_path: Path) -> None:
+    seen = objectives(tmp_path / "teacher", teacher=ItemKNN())
+    assert len(of_kind(seen["block0-distillation"], RankingDistillation)) == 2
+    assert not any("teacher" in name or "base" in name for name in seen)
+    seen = objectives(tmp_path / "student", student=Popularity())
+    assert all("teacher" in name or "base" in name for name in seen)
