@@ -8,10 +8,18 @@ from typing import Any
 
 from ccd_lightning.metrics import PerformanceMatrix
 from ccd_lightning.modules import GROUPS
-from ccd_lightning.types import Stage
+from ccd_lightning.types import Stage, StageKind
 
 ROLES = ("teacher", "student", "distilled")
 """Who is measured: the fused teacher system, the student after its update, and the student after its distillation."""
+
+MEASURED = {
+    StageKind.BASE: ("teacher",),
+    StageKind.TEACHER_UPDATE: ("teacher",),
+    StageKind.STUDENT_UPDATE: ("student",),
+    StageKind.DISTILLATION: ("distilled",),
+}
+"""Who is measured on all blocks so far when the last stage of a kind ends."""
 
 Results = dict[int, dict[str, dict[str, float]]]
 """Block -> group -> metric -> value."""
