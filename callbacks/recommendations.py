@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from ccd_lightning.data import ContinualDataModule, PairSet, Stream
-from ccd_lightning.distributed import process_rank
+from ccd_lightning.distributed import process_rank, world_size
 from ccd_lightning.modules import CollaborativeDistillation
 
 if TYPE_CHECKING:
@@ -25,7 +26,8 @@ class Recommendations(Callback):
 
     Columns: ``user`` and ``item`` in raw ids of the data's own type, ``rank`` (int32, 1 is the best) and ``score``
     (float32); users in order of appearance, their items best first. The file appears when the last user is done. With
-    several processes, process r > 0 writes ``<name>-<r>.parquet`` beside it; no user is in two files.
+    several processes, process r > 0 writes ``<name>-<r>.parquet`` beside it; no user is in two files, and files of an earlier
+    prediction with more processes are removed.
 
     Args:
         k: items a user; a user who has seen nearly everything gets fewer.
@@ -87,6 +89,7 @@ class Recommendations(Callback):
         self._draft.replace(target)
         self._forget()
         if trainer.is_global_zero:
+            self._remove_older(target)
             print(f"The recommendations are in {target}.")
 
     @override
@@ -106,6 +109,13 @@ class Recommendations(Callback):
         path = Path(self.path) if self.path else Path(trainer.default_root_dir) / "recommendations.parquet"
         rank = process_rank()
         return path.with_name(f"{path.stem}-{rank}{path.suffix}") if rank else path
+
+    def _remove_older(self, target: Path) -> None:
+        """Whoever reads all the files together would find users twice."""
+        for path in target.parent.glob(f"{glob.escape(target.stem)}-*{glob.escape(target.suffix)}"):
+            number = path.stem.removeprefix(f"{target.stem}-")
+            if number.isdecimal() and int(number) >= world_size():
+                path.unlink()
 
     def _open(self, target: Path) -> None:
         # Only a prediction needs pyarrow, so that importing the callbacks stays fast.

@@ -17,7 +17,7 @@ from typing_extensions import override
 from ccd_lightning.checkpoint import find_saved
 from ccd_lightning.checks import require_stream_options, require_whole
 from ccd_lightning.data import ContinualDataModule
-from ccd_lightning.export import export_student
+from ccd_lightning.export import Role, export_system
 from ccd_lightning.hooks import StreamCallback
 from ccd_lightning.modules import MONITOR, CollaborativeDistillation, Recommender
 from ccd_lightning.plan import MEASURED, StreamPlan
@@ -237,6 +237,7 @@ class StreamTrainer(Trainer):
         return_predictions: bool | None = None,
         ckpt_path: str | Path | None = None,
         weights_only: bool | None = None,
+        users: str | None = None,
     ) -> Any:
         """Score the catalogue for every user whom the checkpoint's student knows; a callback writes the recommendations.
 
@@ -247,10 +248,11 @@ class StreamTrainer(Trainer):
             return_predictions: only for other modules: score rows of all users would not fit into memory.
             ckpt_path: ``last``, a run's folder or a stream checkpoint.
             weights_only: only for other modules.
+            users: Parquet, csv or tsv file whose column `user` names whom to recommend for; everybody by default.
         """
         if isinstance(model, CollaborativeDistillation) and ckpt_path is not None:
             self._restore(model, self._check(datamodule), ckpt_path)
-            datamodule.predict_users = model.student.backbone.num_users
+            datamodule.choose_users(model.student.backbone.num_users, users)
             ckpt_path, return_predictions = None, False
         return super().predict(model, dataloaders, datamodule, return_predictions, ckpt_path, weights_only)
 
@@ -260,6 +262,8 @@ class StreamTrainer(Trainer):
         datamodule: ContinualDataModule,
         ckpt_path: str | Path = "last",
         output: str | None = None,
+        role: Role = "student",
+        seen: bool = True,
     ) -> None:
         """Write the checkpoint's student as files that need no ccd-lightning to be used.
 
@@ -267,13 +271,13 @@ class StreamTrainer(Trainer):
             model: the student and its teachers.
             datamodule: the stream.
             ckpt_path: ``last``, a run's folder or a stream checkpoint.
-            output: folder to write; ``export`` in the run's folder by default.
+            output: folder to write; ``export`` in the run's folder by default, ``export_teacher`` for the teacher system.
+            role: the student, or the fused teacher system.
+            seen: also write what each user has interacted with, so that it can be left out of recommendations.
         """
         self._restore(model, self._check(datamodule), ckpt_path)
-        folder = Path(output) if output else Path(self.default_root_dir) / "export"
         if self.is_global_zero:
-            export_student(model.student.backbone.eval(), datamodule.stream, folder)
-            print(f"The student is in {folder}.")
+            export_system(model, datamodule.stream, Path(self.default_root_dir), output, role, seen)
 
     def _restore(self, system: CollaborativeDistillation, stream: ContinualDataModule, ckpt_path: Any) -> None:
         self._unfinished = None

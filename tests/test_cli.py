@@ -84,15 +84,69 @@ def test_export_can_be_used_without_the_library(run: Path) -> None:
     manifest = json.loads((export / "manifest.json").read_text())
     tensors = load_file(export / "student.safetensors")
     assert tensors["users"].shape == (manifest["num_users"], manifest["dim"])
-    code = (export / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    code = (export / "README.md").read_text().split("```python\n")[3].split("```")[0]
     printed = subprocess.run(
-        [sys.executable, "-c", code], cwd=export, capture_output=True, text=True, check=True
+        [sys.executable, "-I", "-c", code], cwd=export, capture_output=True, text=True, check=True
     ).stdout
     users = pl.read_parquet(export / "users.parquet")
     assert users["id"].to_list() == list(range(manifest["num_users"]))
     scores = tensors["users"][0] @ tensors["items"].T
     best = pl.read_parquet(export / "items.parquet")["raw"].gather(np.argsort(-scores)[:20])
     assert str(best.to_list()) in printed
+
+
+def test_export_writes_the_teacher_system_beside_the_student(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["export", *saved(run), "--role", "teacher", "--seen", "false"])
+    assert f"The teacher is in {run / 'export_teacher'}." in capsys.readouterr().out
+    manifest = json.loads((run / "export_teacher" / "manifest.json").read_text())
+    assert manifest["backbone"] == "LightGCN + BPRMF"
+    assert {"teacher.onnx", "teacher.pt2"} <= set(manifest["sha256"])
+    assert "seen.parquet" not in manifest["sha256"]
+
+
+def test_predict_for_the_users_of_a_file(run: Path, tmp_path: Path) -> None:
+    everybody = pl.read_parquet(run / "users.parquet")["raw"].to_list()
+    chosen = [everybody[index] for index in (40, 3, 77, 3)]
+    pl.DataFrame({"user": chosen}).write_csv(tmp_path / "some.csv")
+    output = tmp_path / "some.parquet"
+    main(["predict", *saved(run), "--users", str(tmp_path / "some.csv"), "--recommendations.path", str(output)])
+    main(["predict", *saved(run)])
+    everything = pl.read_parquet(run / "recommendations.parquet")
+    expected = everything.filter(pl.col("user").is_in(chosen))
+    found = pl.read_parquet(output)
+    assert found["user"].unique(maintain_order=True).to_list() == [everybody[index] for index in (3, 40, 77)]
+    assert found.drop("score").equals(expected.drop("score"))
+    np.testing.assert_allclose(found["score"], expected["score"], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"user": [1, 987654]}, "user 987654 is unknown"),
+        ({"user": ["eve"]}, "holds strings, but the ids known so far are integers"),
+        ({"who": [1]}, "has the columns who, but needs `user`"),
+        (None, "there is no such file"),
+    ],
+)
+def test_predict_refuses_users_that_it_cannot_know(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], table: dict[str, list[int]] | None, message: str
+) -> None:
+    if table is not None:
+        pl.DataFrame(table).write_csv(tmp_path / "some.csv")
+    with pytest.raises(SystemExit) as error:
+        main(
+            [
+                "predict",
+                *saved(run),
+                "--users",
+                str(tmp_path / "some.csv"),
+                "--recommendations.path",
+                str(tmp_path / "o"),
+            ]
+        )
+    assert error.value.code == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "o").exists()
 
 
 @pytest.mark.parametrize(

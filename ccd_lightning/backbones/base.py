@@ -103,6 +103,14 @@ class Backbone(nn.Module, ABC):
         """
         return None
 
+    def factors(self) -> tuple[Tensor, Tensor, Tensor | None] | None:
+        """What an export holds: user rows ``(U, d)``, item rows ``(I, d)``, offsets ``(I,)``; scores = users @ items.T + offsets.
+
+        ``None`` if there are no such tables; then an export traces :meth:`scores`.
+        """
+        found = self.embeddings()
+        return None if found is None else (*found, None)
+
     def layers(self) -> list[tuple[Tensor, Tensor]]:
         """User and item embeddings of each layer, for distillation by layers; empty for models without embeddings."""
         found = self.embeddings()

@@ -11,7 +11,9 @@ from ccd_lightning.checks import require_number, require_whole, require_word
 from ccd_lightning.data.history import History, Span
 from ccd_lightning.data.pairs import PairSet
 from ccd_lightning.seeding import keyed_normal, seeded_generator
-from ccd_lightning.types import Interactions, Side, UserBatch
+from ccd_lightning.types import Interactions, Side, UserBatch, chunks
+
+_ENCODED_USERS = 4096
 
 
 class MultVAE(Backbone):
@@ -114,6 +116,15 @@ class MultVAE(Backbone):
     def latent_means(self, users: Tensor) -> Tensor:
         """Mean of the latent variable, float ``(B, d)``."""
         return self.encode(*self.input_rows(users), users.numel())[0]
+
+    def factors(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Means of the latent variable for the users' present rows, the decoder and its bias."""
+        device = self.decoder.device
+        means = [
+            self.latent_means(torch.arange(part.start, part.stop, device=device))
+            for part in chunks(self.num_users, _ENCODED_USERS)
+        ]
+        return torch.cat(means or [self.mean.bias[None, :][:0]]), self.decoder, self.decoder_bias
 
     def scores(self, users: Tensor) -> Tensor:
         """Logits at the mean of the latent variable: no noise outside training."""

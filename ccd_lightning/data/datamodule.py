@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from lightning.pytorch import LightningDataModule
 from typing_extensions import override
 
 from ccd_lightning.data.blocks import Stream, build_stream
 from ccd_lightning.data.history import History
+from ccd_lightning.data.id_map import IdMap
 from ccd_lightning.data.loader import EvaluationLoader, StageLoader, UserLoader
+from ccd_lightning.data.tables import read_table
 from ccd_lightning.types import Block, Split
 
 if TYPE_CHECKING:
@@ -43,7 +47,7 @@ class ContinualDataModule(LightningDataModule):
         self.valid_blocks: tuple[int, ...] = (0,)
         self.test_blocks: tuple[int, ...] = (0,)
         self.test_beside: Split | None = None
-        self.predict_users = 0
+        self.predict_users = torch.empty(0, dtype=torch.long)
 
     @property
     def stream(self) -> Stream:
@@ -64,6 +68,27 @@ class ContinualDataModule(LightningDataModule):
             self._histories = {index: kept for index, kept in self._histories.items() if index >= block - 1}
             self._histories[block] = History(tuple(self.blocks[: block + 1]))
         return self._histories[block]
+
+    def choose_users(self, num_known: int, path: str | None = None) -> None:
+        """Decide for whom predictions are made.
+
+        Args:
+            num_known: users whom the model knows.
+            path: a table whose column ``user`` names them by raw id, repeats allowed; ``None`` chooses all whom the model knows.
+
+        Raises:
+            ValueError: if the table cannot be read or names somebody whom the model does not know.
+        """
+        self.predict_users = torch.arange(num_known)
+        if path is None:
+            return
+        table = read_table(Path(path))
+        if "user" not in table.columns:
+            raise ValueError(
+                f"{path} has the columns {', '.join(table.columns)}, but needs `user`: rename the one of raw ids."
+            )
+        known = IdMap(self.stream.users.raw.head(num_known))
+        self.predict_users = torch.unique(known.encode(table["user"].drop_nulls(), path))
 
     @override
     def train_dataloader(self) -> StageLoader:

@@ -130,19 +130,19 @@ class UserLoader:
     """Plain batches of user ids, each user once; every process gets the same number of them, the last may be empty.
 
     Args:
-        num_users: users 0, ..., num_users - 1.
+        users: int64 ``(n,)``, no repeats.
         batch_size: users of a batch.
     """
 
-    def __init__(self, num_users: int, batch_size: int) -> None:
-        self.num_users, self.batch_size = num_users, batch_size
+    def __init__(self, users: Tensor, batch_size: int) -> None:
+        self.users, self.batch_size = users, batch_size
 
     def __len__(self) -> int:
-        return len(_equal_shares(self.num_users, self.batch_size))
+        return len(_equal_shares(len(self.users), self.batch_size))
 
     def __iter__(self) -> Iterator[Tensor]:
-        for rows in _equal_shares(self.num_users, self.batch_size):
-            yield torch.arange(rows.start, rows.stop)
+        for rows in _equal_shares(len(self.users), self.batch_size):
+            yield self.users[rows]
 
 
 def _equal_shares(count: int, size: int) -> list[slice]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from pyarrow.parquet import ParquetFile
 
 from ccd_lightning.callbacks import Recommendations, recommendations
 
@@ -77,6 +79,22 @@ def test_recommendations_of_other_processes_get_a_file_of_their_own(
 ) -> None:
     monkeypatch.setattr(recommendations, "process_rank", lambda: 2)
     assert Recommendations().target(new_trainer(tmp_path)) == tmp_path / "recommendations-2.parquet"
+
+
+def test_recommendations_remove_files_of_more_processes(reported: Run, tmp_path: Path) -> None:
+    for name in ("recommendations-1.parquet", "recommendations-2.parquet", "recommendations-old.parquet"):
+        (tmp_path / name).write_text("old")
+    predict(reported, tmp_path, Recommendations(2))
+    assert {path.name for path in tmp_path.iterdir()} == {"recommendations.parquet", "recommendations-old.parquet"}
+
+
+def test_recommendations_are_written_batch_by_batch(reported: Run, tmp_path: Path) -> None:
+    """What stays in memory is a batch, however many users there are."""
+    predict(reported, tmp_path, Recommendations(2))
+    users = reported.system.student.backbone.num_users
+    file = ParquetFile(tmp_path / "recommendations.parquet")
+    assert file.num_row_groups == math.ceil(users / reported.stream.evaluation_batch)
+    assert {file.metadata.row_group(index).num_rows for index in range(file.num_row_groups - 1)} <= {2 * 32}
 
 
 def test_recommendations_leave_nothing_half_written(reported: Run, tmp_path: Path) -> None:

@@ -123,7 +123,7 @@ def test_processes_evaluate_every_user_once_in_equally_many_batches(as_process, 
         loader = EvaluationLoader(BLOCKS, Split.TEST, batch_size)
         batches.append([batch.users.tolist() for batch in loader])
         assert len(loader) == len(batches[-1])
-        known += [user for batch in UserLoader(14, batch_size) for user in batch.tolist()]
+        known += [user for batch in UserLoader(torch.arange(14), batch_size) for user in batch.tolist()]
     assert len({len(own) for own in batches}) == 1
     assert sorted(user for own in batches for batch in own for user in batch) == users
     assert sorted(known) == list(range(14))

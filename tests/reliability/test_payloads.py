@@ -6,11 +6,13 @@ import io
 import os
 import pickle
 import re
+import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import onnx
 import polars as pl
 import pytest
 import torch
@@ -20,6 +22,8 @@ from safetensors.torch import load_file
 from ccd_lightning.checkpoint import checkpoints_in
 from ccd_lightning.cli import main
 from ccd_lightning.data import IdMap
+from ccd_lightning.serving import load_export
+from tests.exports import exported, sign
 from tests.reliability.refusals import SHORT, TINY, refusal
 
 
@@ -146,6 +150,45 @@ def test_export_files_run_nothing(tmp_path: Path, marker: Path) -> None:
             with pytest.raises(error, match=r"cannot be read as an id map|[Hh]eader|deserializ"):
                 load(tmp_path / name)
     assert not marker.exists()
+
+
+@pytest.mark.parametrize("form", list(FORMS))
+def test_served_exports_run_nothing(tmp_path: Path, marker: Path, form: str) -> None:
+    """Each file that a server reads is a payload whose checksum is right; what it does not read may be anything."""
+    content = FORMS[form](Payload(marker))
+    names = ("student.onnx", "users.parquet", "items.parquet", "seen.parquet", "popular.parquet")
+    for name in names:
+        folder = Path(shutil.copytree(exported(), tmp_path / name))
+        (folder / name).write_bytes(content)
+        sign(folder)
+        with pytest.raises(ValueError, match=rf"{name} cannot be read as (an ONNX model|Parquet)"):
+            load_export(folder)
+    folder = Path(shutil.copytree(exported(), tmp_path / "unread"))
+    for name in ("student.pt2", "student.safetensors", "README.md", "more.pkl"):
+        (folder / name).write_bytes(content)
+    sign(folder)
+    load_export(folder)
+    (folder / "manifest.json").write_bytes(content)
+    with pytest.raises(ValueError, match="cannot be read as the manifest"):
+        load_export(folder)
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("place", ["../secret", "{tmp_path}/secret", "secret"])
+def test_served_models_reach_for_no_other_file(tmp_path: Path, place: str) -> None:
+    """ONNX can keep its numbers in other files."""
+    folder = Path(shutil.copytree(exported(), tmp_path / "export"))
+    for secret in (tmp_path / "secret", folder / "secret"):
+        secret.write_bytes(bytes(10_000))
+    model = onnx.load(folder / "student.onnx")
+    table = next(tensor for tensor in model.graph.initializer if len(tensor.dims) == 2)
+    table.ClearField("raw_data")
+    table.data_location = onnx.TensorProto.EXTERNAL
+    table.external_data.add(key="location", value=place.format(tmp_path=tmp_path))
+    (folder / "student.onnx").write_bytes(model.SerializeToString())
+    sign(folder)
+    with pytest.raises(ValueError, match=r"student\.onnx cannot be read as an ONNX model"):
+        load_export(folder)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,58 @@
+"""The model that is served now, and how a new export takes its place."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from ccd_lightning.serving.model import ServedModel, load_export
+
+
+class LiveModel:
+    """The newest whole export of a folder.
+
+    Args:
+        folder: the export, which may be replaced at any time.
+
+    Raises:
+        ValueError: if there is no export that can be served.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._looked_at = _signature(folder)
+        self.model: ServedModel = load_export(folder)
+        self.since = time.time()
+        self.refused: str | None = None
+
+    def refresh(self) -> bool:
+        """Look at the folder, and take what is new there.
+
+        A new export that cannot be served is refused, with the reason in :attr:`refused`, and the old one stays.
+
+        Returns:
+            whether another model is served now.
+        """
+        signature = _signature(self.folder)
+        if signature == self._looked_at:
+            return False
+        self._looked_at = signature
+        try:
+            model = load_export(self.folder)
+        except ValueError as error:
+            self.refused = str(error)
+            return False
+        self.refused = None
+        if model.version == self.model.version:
+            return False
+        self.model, self.since = model, time.time()
+        return True
+
+
+def _signature(folder: Path) -> list[tuple[str, int, int, int]] | None:
+    """What changes whenever a file of the folder does; ``None`` if it is gone or changing now."""
+    try:
+        stats = [(path.name, path.stat()) for path in sorted(folder.iterdir())]
+    except OSError:
+        return None
+    return [(name, stat.st_ino, stat.st_size, stat.st_mtime_ns) for name, stat in stats]

@@ -1,0 +1,64 @@
+"""Programs against a ranking by a sort in numpy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+
+from ccd_lightning.backbones import BPRMF, LightGCN, MultVAE
+from ccd_lightning.export.programs import same_lists, scorer_of, trace, write_onnx, write_program
+from ccd_lightning.modules import TeacherSystem
+from tests.exports import Biased, exported, met, student
+
+MODELS: dict[str, Callable[[], Any]] = {
+    "BPRMF": lambda: met(BPRMF(4)),
+    "LightGCN": lambda: met(LightGCN(4)),
+    "MultVAE": lambda: met(MultVAE(4)),
+    "own": lambda: met(Biased()),
+    "teacher system": lambda: TeacherSystem([met(BPRMF(4)), met(Biased(), 1), met(MultVAE(3), 2)], 0.05),
+}
+
+
+@pytest.mark.parametrize("name", list(MODELS))
+def test_programs_give_the_best_items_of_the_model(name: str, tmp_path: Path) -> None:
+    model = MODELS[name]()
+    program = trace(scorer_of(model))
+    write_program(program, tmp_path / "model.pt2")
+    write_onnx(program, tmp_path / "model.onnx")
+    session: Any = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    portable = torch.export.load(tmp_path / "model.pt2").module()
+    random = np.random.default_rng(0)
+    for users, k, excluded in ((1, 1, 0), (1, model.num_items, 3), (7, 20, 5), (30, 3, model.num_items - 1)):
+        rows = random.integers(0, model.num_users, users)
+        exclude = random.integers(-1, model.num_items, (users, excluded))
+        with torch.no_grad():
+            scores = model.scores(torch.from_numpy(rows)).numpy()
+        for row, items in enumerate(exclude):
+            scores[row, items[items >= 0]] = -np.inf
+        best = -np.sort(-scores, axis=1)[:, :k]
+        for found_items, found_scores in (
+            session.run(["items", "scores"], {"users": rows, "k": np.array(k), "exclude": exclude}),
+            [part.detach().numpy() for part in portable(*map(torch.from_numpy, (rows, np.array(k), exclude)))],
+        ):
+            np.testing.assert_allclose(found_scores, best, rtol=1e-5, atol=1e-5)
+            np.testing.assert_allclose(np.take_along_axis(scores, found_items, 1), best, rtol=1e-5, atol=1e-5)
+            assert all(len(set(items)) == k for items in found_items.tolist())
+
+
+def test_same_lists_notices_another_model() -> None:
+    other = met(BPRMF(4), seed=1)
+    assert same_lists(exported() / "student.onnx", scorer_of(student()), student().num_users, 20)
+    assert not same_lists(exported() / "student.onnx", scorer_of(other), other.num_users, 20)
+
+
+def test_factors_of_an_auto_encoder_are_its_scores() -> None:
+    model = met(MultVAE(4))
+    users, items, offsets = model.factors()
+    with torch.no_grad():
+        torch.testing.assert_close(users @ items.T + offsets, model.scores(torch.arange(model.num_users)))
