@@ -64,7 +64,7 @@ class StreamReport(StreamCallback):
         self.costs[block.index] = self._measure_costs(trainer, system)
         self._write_tables(trainer)
         self._write_block(trainer, block)
-        self._log(trainer)
+        self._log(trainer, block)
 
     @override
     def state_dict(self) -> dict[str, Any]:
@@ -120,12 +120,12 @@ class StreamReport(StreamCallback):
         image = sheet([figure.draw for figure in panels(summary, metric)], title=f"{metric}, full ranking, test split")
         write_atomically(run / "report.png", to_png(image))
 
-    def _log(self, trainer: StreamTrainer) -> None:
+    def _log(self, trainer: StreamTrainer, block: Block) -> None:
         summary = trainer.record.summary()
         metric = pick_metric(summary, self.metric)
         values = {
             f"stream/{role}/{name}": summary[role][metric][name][-1] for role in ROLES for name in ("LA", "RA", "H")
         }
         for logger in trainer.loggers:
-            logger.log_metrics(values, step=trainer.global_step)
+            logger.log_metrics({**values, "block": block.index}, step=trainer.global_step)
             logger.save()

@@ -20,6 +20,7 @@ from ccd_lightning.callbacks import (
     StreamCheckpoint,
     StreamProgress,
     StreamReport,
+    WandbStream,
 )
 from ccd_lightning.checkpoint import refuse_second_stream, whole_file
 from ccd_lightning.config_files import check_config_files
@@ -98,6 +99,8 @@ class CCDCLI(LightningCLI):
         parser.add_lightning_class_args(StreamReport, "report")
         parser.add_lightning_class_args(StreamProgress, "progress")
         parser.add_lightning_class_args(Recommendations, "recommendations")
+        # Behind the report, whose figures it passes on.
+        parser.add_lightning_class_args(WandbStream, "wandb")
         parser.set_defaults({"distillation": {"class_path": "ccd_lightning.callbacks.DistillationCallback"}})
         parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
 

@@ -25,7 +25,7 @@ from ccd_lightning.processes import refuse_spawned, surviving
 from ccd_lightning.record import StreamRecord
 from ccd_lightning.resume import restore_stream, resumable, where_to_go_on
 from ccd_lightning.signals import StreamSignals
-from ccd_lightning.stage_callbacks import BestState, EvaluationClock
+from ccd_lightning.stage_callbacks import BestState, EvaluationClock, PlaceInStream
 from ccd_lightning.types import Stage, StageKind, StageSettings
 
 MEASURED = {
@@ -161,7 +161,7 @@ class StreamTrainer(Trainer):
         learner = system.learner(stage)
         learner.begin_stage(stage, settings, stream.history(stage.block), stream.seed, self.current_epoch)
         unfinished = resumable(self._unfinished, Path(self.default_root_dir), self.stages_done + 1, stage, learner)
-        with self._fresh_loops(learner, settings):
+        with self._fresh_loops(learner, settings, stage):
             super().fit(learner, datamodule=stream, ckpt_path=unfinished, weights_only=True)
         learner.end_stage()
         self.record.add_seconds(stage, time.monotonic() - started, self.current_epoch - learner.first_epoch)
@@ -178,13 +178,13 @@ class StreamTrainer(Trainer):
         return settings.max_epochs or self._epochs_of_a_stage
 
     @contextmanager
-    def _fresh_loops(self, learner: Recommender, settings: StageSettings) -> Iterator[None]:
+    def _fresh_loops(self, learner: Recommender, settings: StageSettings, stage: Stage) -> Iterator[None]:
         """Let one more fit run on this Trainer: epochs and steps count on, whatever stops or watches a stage starts anew."""
         epochs = self.epochs_of(settings)
         self.fit_loop.max_epochs = self.current_epoch + epochs
         self.should_stop = False
         clock = EvaluationClock(learner.first_epoch, epochs, settings.evaluate_every)
-        added: list[Callback] = [clock]
+        added: list[Callback] = [clock, PlaceInStream(stage, self.stages_done, learner.first_epoch)]
         if settings.evaluate_every:
             stop = EarlyStopping(MONITOR, patience=settings.patience, mode="max", check_on_train_epoch_end=False)
             added += [stop, BestState(MONITOR)]
