@@ -20,7 +20,7 @@ from ccd_lightning.export import export_student
 from ccd_lightning.hooks import StreamCallback
 from ccd_lightning.modules import CollaborativeDistillation
 from ccd_lightning.record import ROLES
-from ccd_lightning.reporting import COLUMNS, METRIC, metric_rows, pick_metric, to_json, write_atomically
+from ccd_lightning.reporting import AVERAGES, COLUMNS, METRIC, metric_rows, pick_metric, to_json, write_atomically
 from ccd_lightning.trainer import StreamTrainer
 from ccd_lightning.types import Block
 
@@ -53,27 +53,26 @@ class WandbStream(StreamCallback):
     @override
     def on_stream_start(self, trainer: StreamTrainer, system: CollaborativeDistillation) -> None:
         """Begin the W&B run, or go on with the one that the folder belongs to."""
-        if not trainer.is_global_zero:
-            return
         for logger in _loggers(trainer):
             run = _begin(logger, Path(trainer.default_root_dir))
-            run.define_metric("block", hidden=True)
-            for name in ("test/*", "cost/*", *(f"stream/{role}/*" for role in ROLES)):
+            for name in _against_blocks(trainer, system):
                 run.define_metric(name, step_metric="block")
+
+    @override
+    def on_stream_restored(self, trainer: StreamTrainer, system: CollaborativeDistillation) -> None:
+        """Test within the W&B run of the stream; otherwise Lightning would begin another one."""
+        for logger in _loggers(trainer):
+            _begin(logger, Path(trainer.default_root_dir))
 
     @override
     def on_block_end(self, trainer: StreamTrainer, system: CollaborativeDistillation, block: Block) -> None:
         """Log matrices and costs, then the student."""
-        if not trainer.is_global_zero:
-            return
         for logger in _loggers(trainer):
             if not logger.experiment.disabled:
                 logger.log_metrics({"block": block.index, **_tables(trainer)}, step=trainer.global_step)
                 self._log_student(logger.experiment, trainer, system, block)
 
-    def _log_student(
-        self, run: Run, trainer: StreamTrainer, system: CollaborativeDistillation, block: Block
-    ) -> None:
+    def _log_student(self, run: Run, trainer: StreamTrainer, system: CollaborativeDistillation, block: Block) -> None:
         student = system.student.backbone
         if not self.artifact or student.embeddings() is None:
             return
@@ -84,13 +83,33 @@ class WandbStream(StreamCallback):
             export = Path(folder) / "export"
             manifest = export_student(student.eval(), trainer.stream.stream, export)
             artifact = Artifact(f"student-{run.id}", "model", metadata=manifest)
-            artifact.add_dir(str(export))
+            for file in sorted(export.iterdir()):
+                artifact.add_file(str(file))
             run.log_artifact(artifact, aliases=[f"block{block.index}"])
         student.train(was_training)
 
 
+def trial_folder() -> Path | None:
+    """A folder for the trial of a W&B sweep that this process is, by the ids that the sweep's agent gave; else ``None``."""
+    sweep, trial = os.environ.get("WANDB_SWEEP_ID"), os.environ.get("WANDB_RUN_ID")
+    return Path(f"sweep-{sweep.rpartition('/')[2]}") / trial if sweep and trial else None
+
+
 def _loggers(trainer: StreamTrainer) -> list[WandbLogger]:
-    return [logger for logger in trainer.loggers if isinstance(logger, WandbLogger)]
+    """Where to log: on the first process alone."""
+    return [logger for logger in trainer.loggers if isinstance(logger, WandbLogger) and trainer.is_global_zero]
+
+
+def _against_blocks(trainer: StreamTrainer, system: CollaborativeDistillation) -> Iterator[str]:
+    """Metrics whose axis is the block; in full, because W&B lets any pattern win over them, also Lightning's own."""
+    yield from ("cost/seconds", "cost/peak_bytes")
+    yield from (f"matrix/{role}" for role in ROLES)
+    for role in ROLES:
+        yield from (f"stream/{role}/{name}" for name in AVERAGES)
+        for block in trainer.stream.blocks:
+            yield from (
+                f"test/{role}/{name}/D{block.index}" for name in (*system.metric_names, "users", "unknown_users")
+            )
 
 
 def _begin(logger: WandbLogger, folder: Path) -> Run:

@@ -233,6 +233,7 @@ class StreamTrainer(Trainer):
             model.check_cutoffs(datamodule.blocks)
             datamodule.test_blocks = tuple(range(self._first_block() + 1))
             model.evaluated = ("teacher", "student")
+            self._call("on_stream_restored", model)
             ckpt_path = None
         return super().test(model, dataloaders, ckpt_path, verbose, datamodule, weights_only)
 
@@ -259,6 +260,7 @@ class StreamTrainer(Trainer):
         if isinstance(model, CollaborativeDistillation) and ckpt_path is not None:
             self._restore(model, self._check(datamodule), ckpt_path)
             datamodule.predict_users = model.student.backbone.num_users
+            self._call("on_stream_restored", model)
             ckpt_path, return_predictions = None, False
         return super().predict(model, dataloaders, datamodule, return_predictions, ckpt_path, weights_only)
 
