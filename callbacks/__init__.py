@@ -6,6 +6,7 @@ from ccd_lightning.callbacks.recommendations import Recommendations
 from ccd_lightning.callbacks.report import StreamReport
 from ccd_lightning.callbacks.settings import GenerationSettings, GraphSettings, ReplaySettings
 from ccd_lightning.callbacks.stream_checkpoint import StreamCheckpoint
+from ccd_lightning.callbacks.wandb_stream import WandbStream, trial_folder
 
 __all__ = [
     "DistillationCallback",
@@ -16,4 +17,6 @@ __all__ = [
     "StreamCheckpoint",
     "StreamProgress",
     "StreamReport",
+    "WandbStream",
+    "trial_folder",
 ]

@@ -12,6 +12,7 @@ from ccd_lightning.hooks import StreamCallback
 from ccd_lightning.modules import CollaborativeDistillation
 from ccd_lightning.record import ROLES
 from ccd_lightning.reporting import (
+    AVERAGES,
     METRIC,
     model_cost,
     pick_metric,
@@ -45,10 +46,9 @@ class StreamReport(StreamCallback):
     @override
     def on_stream_start(self, trainer: StreamTrainer, system: CollaborativeDistillation) -> None:
         """Refuse a metric that will never be measured, then say that the run has begun."""
-        measured = [f"{name}@{k}" for k in system.ks for name in ("recall", "ndcg", "hit_rate")]
-        if self.metric not in (METRIC, *measured):
+        if self.metric not in (METRIC, *system.metric_names):
             raise ValueError(
-                f"The report's `metric` is {self.metric!r}, but the run measures {', '.join(measured)}: name one of"
+                f"The report's `metric` is {self.metric!r}, but the run measures {', '.join(system.metric_names)}: name one of"
                 " these."
             )
         self._write_tables(trainer)
@@ -64,7 +64,7 @@ class StreamReport(StreamCallback):
         self.costs[block.index] = self._measure_costs(trainer, system)
         self._write_tables(trainer)
         self._write_block(trainer, block)
-        self._log(trainer)
+        self._log(trainer, block)
 
     @override
     def state_dict(self) -> dict[str, Any]:
@@ -120,12 +120,10 @@ class StreamReport(StreamCallback):
         image = sheet([figure.draw for figure in panels(summary, metric)], title=f"{metric}, full ranking, test split")
         write_atomically(run / "report.png", to_png(image))
 
-    def _log(self, trainer: StreamTrainer) -> None:
+    def _log(self, trainer: StreamTrainer, block: Block) -> None:
         summary = trainer.record.summary()
         metric = pick_metric(summary, self.metric)
-        values = {
-            f"stream/{role}/{name}": summary[role][metric][name][-1] for role in ROLES for name in ("LA", "RA", "H")
-        }
+        values = {f"stream/{role}/{name}": summary[role][metric][name][-1] for role in ROLES for name in AVERAGES}
         for logger in trainer.loggers:
-            logger.log_metrics(values, step=trainer.global_step)
+            logger.log_metrics({**values, "block": block.index}, step=trainer.global_step)
             logger.save()

@@ -20,8 +20,10 @@ from ccd_lightning.callbacks import (
     StreamCheckpoint,
     StreamProgress,
     StreamReport,
+    WandbStream,
+    trial_folder,
 )
-from ccd_lightning.checkpoint import refuse_second_stream, whole_file
+from ccd_lightning.checkpoint import has_saved, refuse_second_stream, whole_file
 from ccd_lightning.config_files import check_config_files
 from ccd_lightning.data import ContinualDataModule
 from ccd_lightning.hooks import StreamCallback
@@ -107,15 +109,20 @@ class CCDCLI(LightningCLI):
         parser.add_lightning_class_args(StreamReport, "report")
         parser.add_lightning_class_args(StreamProgress, "progress")
         parser.add_lightning_class_args(Recommendations, "recommendations")
+        # Behind the report, whose figures it passes on.
+        parser.add_lightning_class_args(WandbStream, "wandb")
         parser.set_defaults({"distillation": {"class_path": "ccd_lightning.callbacks.DistillationCallback"}})
         parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
 
     @override
     def before_instantiate_classes(self) -> None:
-        """A run's folder is named after its configuration, unless it is given."""
-        trainer = self._chosen().trainer
+        """A run's folder is named after its configuration, unless it is given; each trial of a W&B sweep has its own."""
+        trainer, trial = self._chosen().trainer, trial_folder()
         if trainer.default_root_dir is None:
-            trainer.default_root_dir = str(Path("runs") / self._config_name())
+            trainer.default_root_dir = str(Path("runs") / (trial or self._config_name()))
+            if trial and self.subcommand == "fit" and has_saved(Path(trainer.default_root_dir)):
+                # W&B starts a trial again that was taken off its machine.
+                self._chosen().ckpt_path = self._chosen().ckpt_path or "last"
 
     @override
     def instantiate_classes(self) -> None:
@@ -157,6 +164,8 @@ class CCDCLI(LightningCLI):
         parser = self._parser(self.subcommand)
         with whole_file(run / "config.yaml") as draft:
             parser.save(config, str(draft), skip_none=False, overwrite=True, multifile=False)
+        for logger in self.trainer.loggers:
+            logger.log_hyperparams(config.as_dict())
 
     def _chosen(self) -> Any:
         return self.config[str(self.subcommand)]

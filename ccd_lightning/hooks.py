@@ -22,6 +22,9 @@ class StreamCallback(Callback):
     def on_stream_start(self, trainer: StreamTrainer, system: CollaborativeDistillation) -> None:
         """The stream begins or goes on; what is done so far is restored."""
 
+    def on_stream_restored(self, trainer: StreamTrainer, system: CollaborativeDistillation) -> None:
+        """A checkpoint is read, to be tested or to predict."""
+
     def on_stream_end(self, trainer: StreamTrainer, system: CollaborativeDistillation) -> None:
         """Every block of the source is learned."""
 

@@ -8,7 +8,12 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from typing_extensions import override
 
+from ccd_lightning.types import Stage
+
 NEVER = 2**31
+
+PLACE = ("block", "stage", "stage_epoch")
+"""Columns by which a logger's rows are found again; stages are counted from 0 over the stream."""
 
 
 class EvaluationClock(Callback):
@@ -28,6 +33,31 @@ class EvaluationClock(Callback):
         done = trainer.current_epoch - self.first_epoch + 1
         due = self.every > 0 and (done % self.every == 0 or done == self.epochs)
         trainer.check_val_every_n_epoch = 1 if due else NEVER
+
+
+class PlaceInStream(Callback):
+    """Writes block, stage and epoch of the stage into every row of the loggers; Lightning's own counts go on over the stages.
+
+    Args:
+        stage: what is learned.
+        number: stages that were done before.
+        first_epoch: the Trainer's epoch count at the start of the stage.
+    """
+
+    def __init__(self, stage: Stage, number: int, first_epoch: int) -> None:
+        self.stage, self.number, self.first_epoch = stage, number, first_epoch
+
+    @override
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._log(trainer, pl_module)
+
+    @override
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._log(trainer, pl_module)
+
+    def _log(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        place = (self.stage.block, self.number, trainer.current_epoch - self.first_epoch)
+        pl_module.log_dict(dict(zip(PLACE, map(float, place), strict=True)), rank_zero_only=True)
 
 
 class BestState(Callback):

@@ -25,7 +25,7 @@ from ccd_lightning.processes import refuse_spawned, surviving
 from ccd_lightning.record import StreamRecord
 from ccd_lightning.resume import restore_stream, resumable, where_to_go_on
 from ccd_lightning.signals import StreamSignals
-from ccd_lightning.stage_callbacks import BestState, EvaluationClock
+from ccd_lightning.stage_callbacks import BestState, EvaluationClock, PlaceInStream
 from ccd_lightning.types import Split, Stage, StageSettings
 
 
@@ -154,7 +154,7 @@ class StreamTrainer(Trainer):
         learner.begin_stage(stage, settings, stream.history(stage.block), stream.seed, self.current_epoch)
         unfinished = resumable(self._unfinished, Path(self.default_root_dir), self.stages_done + 1, stage, learner)
         if learner.is_trainable():
-            with self._fresh_loops(learner, settings):
+            with self._fresh_loops(learner, settings, stage):
                 super().fit(learner, datamodule=stream, ckpt_path=unfinished, weights_only=True)
         learner.end_stage()
         self.record.add_seconds(stage, time.monotonic() - started, self.current_epoch - learner.first_epoch)
@@ -170,13 +170,13 @@ class StreamTrainer(Trainer):
         return settings.max_epochs or self._epochs_of_a_stage
 
     @contextmanager
-    def _fresh_loops(self, learner: Recommender, settings: StageSettings) -> Iterator[None]:
+    def _fresh_loops(self, learner: Recommender, settings: StageSettings, stage: Stage) -> Iterator[None]:
         """Let one more fit run on this Trainer: epochs and steps count on, whatever stops or watches a stage starts anew."""
         epochs = self.epochs_of(settings)
         self.fit_loop.max_epochs = self.current_epoch + epochs
         self.should_stop = False
         clock = EvaluationClock(learner.first_epoch, epochs, settings.evaluate_every)
-        added: list[Callback] = [clock]
+        added: list[Callback] = [clock, PlaceInStream(stage, self.stages_done, learner.first_epoch)]
         if settings.evaluate_every:
             stop = EarlyStopping(MONITOR, patience=settings.patience, mode="max", check_on_train_epoch_end=False)
             added += [stop, BestState(MONITOR)]
@@ -225,6 +225,7 @@ class StreamTrainer(Trainer):
             model.check_cutoffs(datamodule.blocks)
             datamodule.test_blocks, datamodule.test_beside = tuple(range(self._first_block() + 1)), None
             model.evaluated = ("teacher", "student")
+            self._call("on_stream_restored", model)
             ckpt_path = None
         return super().test(model, dataloaders, ckpt_path, verbose, datamodule, weights_only)
 
@@ -253,6 +254,7 @@ class StreamTrainer(Trainer):
         if isinstance(model, CollaborativeDistillation) and ckpt_path is not None:
             self._restore(model, self._check(datamodule), ckpt_path)
             datamodule.choose_users(model.student.backbone.num_users, users)
+            self._call("on_stream_restored", model)
             ckpt_path, return_predictions = None, False
         return super().predict(model, dataloaders, datamodule, return_predictions, ckpt_path, weights_only)
 

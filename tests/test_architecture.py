@@ -24,7 +24,7 @@ LAYERS = (
     ("reporting",),
     ("callbacks",),
     ("studies",),
-    ("cli", "commands", "config_files", "mistakes"),
+    ("cli", "commands", "config_files", "mistakes", "sweeps"),
 )
 LAYER_OF = {name: depth for depth, names in enumerate(LAYERS) for name in names}
 

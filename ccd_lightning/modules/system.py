@@ -59,6 +59,11 @@ class CollaborativeDistillation(LightningModule):
         self.evaluated: tuple[str, ...] = ("teacher", "student")
         self._tested: dict[str, dict[tuple[Split, int], BlockMetrics]] = {}
 
+    @property
+    def metric_names(self) -> list[str]:
+        """The metrics of a test, such as ``recall@20``."""
+        return [f"{name}@{k}" for k in self.ks for name in ("recall", "ndcg", "hit_rate")]
+
     def check_cutoffs(self, blocks: Sequence[Block]) -> None:
         """Refuse cut-offs beyond the catalogue, where every ranking would hold all the items.
 

@@ -13,12 +13,11 @@ from rich.table import Table
 from rich.text import Text
 
 from ccd_lightning.record import ROLES
-from ccd_lightning.reporting.tables import Summary
+from ccd_lightning.reporting.tables import AVERAGES, Summary
 from ccd_lightning.reporting.units import NOTHING, compact, duration, score, size
 from ccd_lightning.types import Stage, StageKind
 
 DOT = " · "
-AVERAGES = ("LA", "RA", "H")
 SHOWN_BLOCKS = 8
 """The last blocks of a stream that a table of 80 columns has room for."""
 

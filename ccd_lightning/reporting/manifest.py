@@ -10,7 +10,7 @@ from typing import Any
 
 from ccd_lightning.data import ContinualDataModule
 from ccd_lightning.record import ROLES, StreamRecord
-from ccd_lightning.reporting.tables import pick_metric
+from ccd_lightning.reporting.tables import AVERAGES, pick_metric
 from ccd_lightning.types import Block
 
 FORMAT = 1
@@ -69,7 +69,7 @@ def _last_metrics(record: StreamRecord) -> dict[str, Any]:
     summary = record.summary()
     metric = pick_metric(summary)
     found = {role: summary[role][metric] for role in ROLES if metric in summary[role]}
-    last = {role: {name: curves[name][-1] for name in ("LA", "RA", "H")} for role, curves in found.items()}
+    last = {role: {name: curves[name][-1] for name in AVERAGES} for role, curves in found.items()}
     return {metric: last}
 
 

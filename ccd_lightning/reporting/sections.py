@@ -7,12 +7,11 @@ from typing import Any
 
 from ccd_lightning.record import ROLES
 from ccd_lightning.reporting.markup import table, tile
-from ccd_lightning.reporting.tables import Summary
+from ccd_lightning.reporting.tables import AVERAGES, Summary
 from ccd_lightning.reporting.units import NOTHING, duration, score, size
 from ccd_lightning.types import StageKind
 
 TIMES = "\u00d7"
-AVERAGES = ("LA", "RA", "H")
 KIND_NAMES = {
     StageKind.BASE.value: "base training",
     StageKind.STUDENT_UPDATE.value: "student update",

@@ -13,6 +13,9 @@ from ccd_lightning.record import ROLES
 METRIC = "recall@20"
 """The metric that reports show, where it is measured."""
 
+AVERAGES = ("LA", "RA", "H")
+"""What a row of a performance matrix comes to: learning average, retained average, and their harmonic mean."""
+
 COLUMNS = ("role", "group", "metric", "quantity", "after_block", "block", "value")
 
 Summary = Mapping[str, Any]

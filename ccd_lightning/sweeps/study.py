@@ -1,0 +1,218 @@
+"""A sweep as an Optuna study: stored in SQLite, shared by workers, taken up again after a kill."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+from warnings import catch_warnings, simplefilter
+
+import optuna
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from omegaconf import OmegaConf
+from optuna.pruners import BasePruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
+from optuna.samplers import BaseSampler, GridSampler, RandomSampler, TPESampler
+from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback, fail_stale_trials
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from ccd_lightning.sweeps.file import Sweep
+from ccd_lightning.sweeps.trial import TrialFailedError, run_trial
+
+HEARTBEAT = 5
+"""Seconds between two signs of life of a worker; one that misses six of them is dead."""
+
+TRIALS = 20
+"""Trials where neither the command line nor the file says how many."""
+
+_FIXED, _FOLDER, _ERROR = "sweep", "folder", "error"
+
+
+def run_sweep(sweep: Sweep, folder: Path, storage: str | None = None, trials: int | None = None) -> optuna.Study:
+    """Run trials until the study has as many as were asked for; several processes may do so at once.
+
+    Args:
+        sweep: what is tried.
+        folder: where each trial gets a folder, and the study its database.
+        storage: URL of another database.
+        trials: all the trials of the study, those of earlier runs and of other workers among them.
+
+    Raises:
+        MisconfigurationException: if the database holds another sweep of the same name.
+        KeyboardInterrupt: on Ctrl-C or SIGTERM; the trial that was running is taken up by the next call.
+    """
+    with catch_warnings(), _sigterm_as_interrupt():
+        simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        folder.mkdir(parents=True, exist_ok=True)
+        study = _open(sweep, storage or f"sqlite:///{folder / 'study.db'}")
+        wanted = _wanted(sweep, trials)
+        while True:
+            fail_stale_trials(study)
+            found = study.get_trials(deepcopy=False)
+            if _is_wanted(found, wanted):
+                _run_next(sweep, study, folder, wanted)
+            elif any(trial.state is TrialState.RUNNING for trial in found):
+                time.sleep(1.0)
+            else:
+                return study
+
+
+def best_settings(sweep: Sweep, study: optuna.Study) -> str:
+    """The best trial's settings as YAML that overlays a configuration.
+
+    Raises:
+        MisconfigurationException: if no trial has ended well.
+    """
+    finished = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    if not finished:
+        errors = [trial.user_attrs[_ERROR] for trial in study.trials if _ERROR in trial.user_attrs]
+        raise MisconfigurationException(
+            f"None of the {len(study.trials)} trials of the sweep {sweep.name} has ended well, so there are no best settings;"
+            f" the last one said: {errors[-1] if errors else 'nothing'}. Mend what it says and give the sweep a new `name`."
+        )
+    best = study.best_trial
+    settings = OmegaConf.create()
+    for name, value in _settings(sweep, best).items():
+        OmegaConf.update(settings, name, value)
+    return (
+        f"# {sweep.objective} {best.value} in trial {best.number} of {len(study.trials)}\n{OmegaConf.to_yaml(settings)}"
+    )
+
+
+def _open(sweep: Sweep, storage: str) -> optuna.Study:
+    # Workers wait for each other's writes.
+    patient = {"connect_args": {"timeout": 60}} if storage.startswith("sqlite") else {}
+    database = RDBStorage(
+        storage,
+        engine_kwargs=patient,
+        heartbeat_interval=HEARTBEAT,
+        grace_period=6 * HEARTBEAT,
+        heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(),
+    )
+    study = optuna.create_study(
+        study_name=sweep.name,
+        storage=database,
+        sampler=_sampler(sweep),
+        pruner=_pruner(sweep),
+        direction=sweep.goal,
+        load_if_exists=True,
+    )
+    fixed = json.dumps([sweep.command, sweep.objective, sweep.goal, [repr(part) for part in sweep.parameters]])
+    if study.user_attrs.get(_FIXED, fixed) != fixed:
+        raise MisconfigurationException(
+            f"{storage} holds a sweep {sweep.name} with another command, metric or parameters, whose trials do not compare: give"
+            " the changed sweep another `name`, or remove the database."
+        )
+    study.set_user_attr(_FIXED, fixed)
+    return study
+
+
+def _sampler(sweep: Sweep) -> BaseSampler:
+    """Without a seed, since every worker and every resumption would draw the same settings again."""
+    if sweep.method == "grid":
+        return GridSampler({part.name: part.grid() for part in sweep.parameters if len(part.values) != 1})
+    return RandomSampler() if sweep.method == "random" else TPESampler(constant_liar=True)
+
+
+def _pruner(sweep: Sweep) -> BasePruner:
+    """Steps are blocks, counted from 0 as W&B counts its iterations.
+
+    W&B's hyperband keeps the best 1/eta of all the trials at min_iter, min_iter * eta, ...: one bracket of Hyperband, that is
+    successive halving.
+    """
+    stopping = sweep.early_terminate
+    if not stopping:
+        return NopPruner()
+    if stopping["type"] == "median":
+        return MedianPruner(n_warmup_steps=stopping["min_iter"])
+    return SuccessiveHalvingPruner(min_resource=stopping["min_iter"], reduction_factor=stopping["eta"])
+
+
+def _wanted(sweep: Sweep, trials: int | None) -> int:
+    wanted = trials or sweep.run_cap or TRIALS
+    if sweep.method != "grid":
+        return wanted
+    size = 1
+    for part in sweep.parameters:
+        size *= len(part.grid())
+    return min(size, trials or sweep.run_cap or size)
+
+
+def _is_wanted(found: list[FrozenTrial], wanted: int) -> bool:
+    """Trials that were cut off stand twice: as failed without a word, and as what is to be run again."""
+    cut_off = sum(trial.state is TrialState.FAIL and _ERROR not in trial.user_attrs for trial in found)
+    return any(trial.state is TrialState.WAITING for trial in found) or len(found) - cut_off < wanted
+
+
+def _run_next(sweep: Sweep, study: optuna.Study, folder: Path, wanted: int) -> None:
+    begun: list[int] = []
+
+    def objective(trial: Trial) -> float:
+        begun.append(trial.number)
+        return _run(sweep, study, trial, folder)
+
+    try:
+        study.optimize(objective, n_trials=1, catch=(TrialFailedError,))
+    except KeyboardInterrupt:
+        for number in begun:
+            RetryHeartbeatStaleTrialCallback()(study, study.trials[number])
+        raise
+    for number in begun:
+        print(_line(sweep, study.trials[number], wanted), file=sys.stderr, flush=True)
+
+
+def _run(sweep: Sweep, study: optuna.Study, trial: Trial, folder: Path) -> float:
+    settings = {part.name: part.suggest(trial) for part in sweep.parameters}
+    # A trial that is run again goes on in the folder of the first attempt.
+    if _FOLDER not in trial.user_attrs:
+        trial.set_user_attr(_FOLDER, str(folder / f"trial-{trial.number:04d}"))
+
+    def is_hopeless(block: int, value: float) -> bool:
+        trial.report(value, block)
+        return trial.should_prune()
+
+    place = Path(trial.user_attrs[_FOLDER])
+    try:
+        value = run_trial(sweep.arguments(settings), place, sweep.role, sweep.average, is_hopeless)
+    except TrialFailedError as error:
+        trial.set_user_attr(_ERROR, str(error))
+        raise
+    if value is None:
+        raise optuna.TrialPruned
+    return value
+
+
+def _settings(sweep: Sweep, trial: FrozenTrial) -> dict[str, Any]:
+    again = optuna.trial.FixedTrial(trial.params, trial.number)
+    return {part.name: part.suggest(again) for part in sweep.parameters}
+
+
+def _line(sweep: Sweep, trial: FrozenTrial, wanted: int) -> str:
+    if trial.state is TrialState.COMPLETE:
+        outcome = f"{sweep.objective} {trial.value:.4f}"
+    elif trial.state is TrialState.PRUNED:
+        outcome = f"stopped after D_{trial.last_step} with {sweep.objective} {trial.value:.4f}"
+    else:
+        outcome = f"failed: {trial.user_attrs.get(_ERROR)}"
+    settings = " ".join(f"{name}={value}" for name, value in _settings(sweep, trial).items())
+    return f"trial {trial.number} ({wanted} wanted): {outcome} · {settings}"
+
+
+@contextmanager
+def _sigterm_as_interrupt() -> Iterator[None]:
+    """Who stops the sweep politely stops its trial too."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
