@@ -16,7 +16,7 @@ from lightning.pytorch.loggers import WandbLogger
 from typing_extensions import override
 
 from ccd_lightning.callbacks.report import StreamReport
-from ccd_lightning.export import export_student
+from ccd_lightning.export import export_model
 from ccd_lightning.hooks import StreamCallback
 from ccd_lightning.modules import CollaborativeDistillation
 from ccd_lightning.record import ROLES
@@ -74,14 +74,14 @@ class WandbStream(StreamCallback):
 
     def _log_student(self, run: Run, trainer: StreamTrainer, system: CollaborativeDistillation, block: Block) -> None:
         student = system.student.backbone
-        if not self.artifact or student.embeddings() is None:
+        if not self.artifact:
             return
         from wandb import Artifact
 
         was_training = student.training
         with TemporaryDirectory() as folder:
             export = Path(folder) / "export"
-            manifest = export_student(student.eval(), trainer.stream.stream, export)
+            manifest = export_model(student.eval(), trainer.stream.stream, export, seen=False)
             artifact = Artifact(f"student-{run.id}", "model", metadata=manifest)
             for file in sorted(export.iterdir()):
                 artifact.add_file(str(file))
