@@ -76,7 +76,8 @@ def test_fine_tuning_without_lists_learns_nothing_from_the_teachers(tmp_path: Pa
     plan = StreamPlan(cycle=["student_update", "teacher_update"])
     students = []
     for name, noise in (("plain", ()), ("disturbed", (Disturb("block0-base-1", members=True),))):
-        _, system = run_stream(tmp_path / name, callbacks=noise, plan=plan, distillation=no_transfer())
+        options: dict[str, Any] = {"plan": plan, "distillation": no_transfer(), "source": small_source(blocks=2)}
+        _, system = run_stream(tmp_path / name, callbacks=noise, **options)
         students.append(system.student)
     assert same(*students)
 
