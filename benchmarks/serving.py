@@ -82,7 +82,7 @@ async def load(url: str, users: list[str | int], requests: int, concurrency: int
     latencies: list[float] = []
 
     async def ask() -> None:
-        async with httpx.AsyncClient(base_url=url) as client:
+        async with httpx.AsyncClient(base_url=url, timeout=60) as client:
             for user in chosen:
                 started = time.perf_counter()
                 (await client.get(f"/recommend/{user}", params={"k": k})).raise_for_status()
