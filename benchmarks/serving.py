@@ -59,7 +59,8 @@ def main() -> None:
 @contextmanager
 def served(folder: Path) -> Iterator[tuple[str, psutil.Process]]:
     """A server of an export on a free port: its address and its process."""
-    command = [sys.executable, "-m", "ccd_lightning.commands.serve", str(folder), "--port", "0"]
+    train = Path(__file__).resolve().parents[1] / "train.py"
+    command = [sys.executable, str(train), "serve", str(folder), "--port", "0"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     try:
@@ -81,7 +82,7 @@ async def load(url: str, users: list[str | int], requests: int, concurrency: int
     latencies: list[float] = []
 
     async def ask() -> None:
-        async with httpx.AsyncClient(base_url=url) as client:
+        async with httpx.AsyncClient(base_url=url, timeout=60) as client:
             for user in chosen:
                 started = time.perf_counter()
                 (await client.get(f"/recommend/{user}", params={"k": k})).raise_for_status()

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import socket
+import sys
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+
+from typing_extensions import override
 
 PACKAGES = ("fastapi", "onnxruntime", "prometheus_client", "uvicorn")
 """What the extra `serve` brings."""
@@ -68,15 +71,24 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def main() -> None:
-    """Serve without importing the training parts: `python -m ccd_lightning.commands.serve runs/ccd/export`."""
-    parser = argparse.ArgumentParser(prog="python -m ccd_lightning.commands.serve", description=__doc__)
+class _Parser(argparse.ArgumentParser):
+    @override
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message}. `--help` lists every option.\n")
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run this command alone: nothing that training needs is imported.
+
+    Args:
+        args: arguments in place of those of the process, `serve` first.
+    """
+    arguments = list(sys.argv[1:] if args is None else args)[1:]
+    parser = _Parser(prog="train.py serve", description=__doc__, allow_abbrev=False)
     add_arguments(parser)
     try:
-        run(parser.parse_args())
+        run(parser.parse_args([argument for argument in arguments if argument != "--debug"]))
     except ValueError as error:
+        if "--debug" in arguments:
+            raise
         parser.exit(2, f"error: {error}\n")
-
-
-if __name__ == "__main__":
-    main()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import warnings
 from collections.abc import Iterator
@@ -155,15 +156,16 @@ def trace(scorer: nn.Module) -> ExportedProgram:
     return torch.export.export(TopItems(scorer).eval(), sample, dynamic_shapes=shapes)
 
 
-def write_program(program: ExportedProgram, path: Path) -> None:
-    """Write a traced program for `torch.export.load`.
+def program_bytes(program: ExportedProgram) -> bytes:
+    """A traced program as the content of a file for `torch.export.load`.
 
     Args:
         program: what :func:`trace` returned.
-        path: the file.
     """
+    content = io.BytesIO()
     with _quiet():
-        torch.export.save(program, path)
+        torch.export.save(program, content)
+    return content.getvalue()
 
 
 def missing_packages() -> list[str]:

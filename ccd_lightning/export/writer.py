@@ -13,6 +13,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from safetensors import SafetensorError
 from safetensors.torch import save
 from torch import nn
+from torch.export import ExportedProgram
 
 from ccd_lightning.backbones import Backbone
 from ccd_lightning.data import History, Stream
@@ -20,11 +21,11 @@ from ccd_lightning.export.folders import replace_folder
 from ccd_lightning.export.programs import (
     FactorScorer,
     missing_packages,
+    program_bytes,
     same_lists,
     scorer_of,
     trace,
     write_onnx,
-    write_program,
 )
 from ccd_lightning.export.readme import readme
 from ccd_lightning.export.tables import write_ids, write_popular, write_seen
@@ -38,6 +39,9 @@ FORMAT = 2
 """Version of the files' layout."""
 
 MANIFEST = "manifest.json"
+
+ONNX_BYTES = 2**31 - 2**20
+"""An ONNX file is one message of Protocol Buffers, which has at most 2 GiB."""
 
 _SUFFIXES = (".safetensors", ".onnx", ".pt2")
 _TABLES = ("users.parquet", "items.parquet", "seen.parquet", "popular.parquet")
@@ -182,34 +186,36 @@ def _write_programs(scorer: nn.Module, history: History, draft: Path, role: Role
     onnx, portable = draft / f"{role}.onnx", draft / f"{role}.pt2"
     try:
         program = trace(scorer)
-        write_program(program, portable)
-    except OSError:
-        raise
+        content = program_bytes(program)
     except Exception as error:
         reason = (
             f"`scores` of the backbone cannot be traced ({_first_line(error)}): write it in torch operations whose shapes follow"
             " the number of users, or define `factors`."
         )
-        portable.unlink(missing_ok=True)
         return {onnx.name: reason, portable.name: reason}
+    portable.write_bytes(content)
+    refused = _write_onnx(program, onnx, scorer, history, len(content))
+    if refused is None:
+        return {}
+    onnx.unlink(missing_ok=True)
+    return {onnx.name: refused}
+
+
+def _write_onnx(program: ExportedProgram, path: Path, scorer: nn.Module, history: History, size: int) -> str | None:
+    """Write and try an ONNX file; the reason if there can be none."""
     absent = missing_packages()
     if absent:
-        return {
-            onnx.name: f"{', '.join(absent)} must be installed: `pip install 'ccd-lightning[export]'`, then export again."
-        }
+        return f"{', '.join(absent)} must be installed: `pip install 'ccd-lightning[export]'`, then export again."
+    if size > ONNX_BYTES:
+        return f"the model has {size / 1e9:.1f} GB, but an ONNX file holds {ONNX_BYTES / 1e9:.1f} GB: use the `.pt2`."
     try:
-        write_onnx(program, onnx)
-        if same_lists(onnx, scorer, history.block.num_users, min(20, history.block.num_items)):
-            return {}
-        reason = "its lists differ from the model's: report the backbone, and use the safetensors."
+        write_onnx(program, path)
+        same = same_lists(path, scorer, history.block.num_users, min(20, history.block.num_items))
     except OSError:
         raise
     except Exception as error:
-        reason = (
-            f"ONNX has no way to say what `scores` does ({_first_line(error)}): define `factors`, or use the `.pt2`."
-        )
-    onnx.unlink(missing_ok=True)
-    return {onnx.name: reason}
+        return f"ONNX has no way to say what `scores` does ({_first_line(error)}): define `factors`, or use the `.pt2`."
+    return None if same else "its lists differ from the model's: report the backbone, and use the safetensors."
 
 
 def _first_line(error: Exception) -> str:

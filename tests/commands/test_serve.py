@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,9 +18,12 @@ from ccd_lightning.cli import main
 from ccd_lightning.commands import serve
 from tests.exports import exported, stream
 
+Run = Callable[[list[str]], None]
+ROOT = Path(__file__).resolve().parents[2]
+
 
 def test_serve_answers_until_it_is_stopped() -> None:
-    command = [sys.executable, "-m", "ccd_lightning.commands.serve", str(exported()), "--port", "0"]
+    command = [sys.executable, str(ROOT / "train.py"), "serve", str(exported()), "--port", "0"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     url = re.findall(r"http://\S+", process.stdout.readline())[0]
@@ -33,13 +37,21 @@ def test_serve_answers_until_it_is_stopped() -> None:
 
 def test_serving_imports_no_training_parts() -> None:
     code = (
-        "import sys, ccd_lightning.commands.serve, ccd_lightning.serving.app;"
-        "print([name for name in ('torch', 'lightning', 'polars', 'onnx', 'ccd_lightning.trainer') if name in sys.modules])"
+        "import runpy, sys\n"
+        f"sys.argv = ['train.py', 'serve', 'nowhere']\n"
+        f"try: runpy.run_path({str(ROOT / 'train.py')!r}, run_name='__main__')\n"
+        "except SystemExit: import ccd_lightning.serving.app\n"
+        "print([name for name in ('torch', 'lightning', 'polars', 'onnx') if name in sys.modules])"
     )
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert printed.strip() == "[]"
 
 
+MAINS = pytest.mark.parametrize("run", [main, serve.main], ids=["cli", "alone"])
+"""The command line that knows every command, and the one of `train.py serve`, which imports less."""
+
+
+@MAINS
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -50,13 +62,15 @@ def test_serving_imports_no_training_parts() -> None:
         (["export", "--port", "many"], "many"),
     ],
 )
-def test_mistakes_end_in_one_message(capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:
+def test_mistakes_end_in_one_message(
+    capsys: pytest.CaptureFixture[str], run: Run, arguments: list[str], message: str
+) -> None:
     with pytest.raises(SystemExit) as error:
-        main(["serve", *(str(exported()) if argument == "export" else argument for argument in arguments)])
+        run(["serve", *(str(exported()) if argument == "export" else argument for argument in arguments)])
     assert error.value.code == 2
     told = capsys.readouterr().err
     assert message in told
-    assert "Traceback" not in told
+    assert "Traceback" not in told and "usage" not in told
 
 
 def test_a_port_that_is_taken_is_named(capsys: pytest.CaptureFixture[str]) -> None:
@@ -75,11 +89,7 @@ def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     assert "`serve` needs uvicorn, which is not installed: `pip install 'ccd-lightning[serve]'`" in told
 
 
-def test_the_light_entry_ends_in_one_message_too(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["serve", str(tmp_path)])
-    with pytest.raises(SystemExit) as error:
-        serve.main()
-    assert error.value.code == 2
-    assert "cannot be read as the manifest" in capsys.readouterr().err
+@MAINS
+def test_debug_raises(run: Run, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="cannot be read as the manifest"):
+        run(["serve", str(tmp_path), "--debug"])

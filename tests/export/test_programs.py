@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from ccd_lightning.backbones import BPRMF, LightGCN, MultVAE
-from ccd_lightning.export.programs import same_lists, scorer_of, trace, write_onnx, write_program
+from ccd_lightning.export.programs import program_bytes, same_lists, scorer_of, trace, write_onnx
 from ccd_lightning.modules import TeacherSystem
 from tests.exports import Biased, exported, met, student
 
@@ -29,7 +29,7 @@ MODELS: dict[str, Callable[[], Any]] = {
 def test_programs_give_the_best_items_of_the_model(name: str, tmp_path: Path) -> None:
     model = MODELS[name]()
     program = trace(scorer_of(model))
-    write_program(program, tmp_path / "model.pt2")
+    (tmp_path / "model.pt2").write_bytes(program_bytes(program))
     write_onnx(program, tmp_path / "model.onnx")
     session: Any = onnxruntime.InferenceSession(tmp_path / "model.onnx")
     portable = torch.export.load(tmp_path / "model.pt2").module()

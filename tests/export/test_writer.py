@@ -117,6 +117,13 @@ def test_without_the_extra_the_rest_is_written(tmp_path: Path, monkeypatch: pyte
     assert {"student.pt2", "student.safetensors"} <= {path.name for path in (tmp_path / "export").iterdir()}
 
 
+def test_models_beyond_the_size_of_an_onnx_file_get_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "ONNX_BYTES", 1000)
+    missing = export_model(student(), stream().stream, tmp_path / "export")["missing"]
+    assert "an ONNX file holds 0.0 GB: use the `.pt2`" in missing["student.onnx"]
+    assert (tmp_path / "export" / "student.pt2").exists()
+
+
 def test_onnx_that_differs_from_the_model_is_not_shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer, "same_lists", lambda *_: False)
     missing = export_model(student(), stream().stream, tmp_path / "export")["missing"]
