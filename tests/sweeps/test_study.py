@@ -1,0 +1,208 @@
+"""Sweeps of a stub that takes no time; that real trials work is shown beside, in tests/tracking."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import optuna
+import psutil
+import pytest
+import yaml
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from optuna.trial import TrialState
+
+from ccd_lightning.cli import main
+from ccd_lightning.sweeps import study as sweep_study
+from ccd_lightning.sweeps.file import Sweep, read_sweep
+from ccd_lightning.sweeps.study import best_settings, run_sweep
+
+STUB = Path(__file__).with_name("stub.py")
+GOOD = {"values": [0.1, 0.2, 0.3, 0.4]}
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ccd_lightning.sweeps.trial.POLL", 0.05)
+
+
+def written(folder: Path, **changes: Any) -> Path:
+    content = {
+        "program": str(STUB),
+        "method": "grid",
+        "metric": {"name": "stream/student/H", "goal": "maximize"},
+        "parameters": {"good": GOOD},
+        **changes,
+    }
+    path = folder / "mine.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def sweep_of(folder: Path, **changes: Any) -> Sweep:
+    return read_sweep(written(folder, **changes))
+
+
+def states(study: optuna.Study) -> list[TrialState]:
+    return [trial.state for trial in study.trials]
+
+
+def test_grid_tries_every_value_once_and_finds_the_best(tmp_path: Path) -> None:
+    sweep = sweep_of(tmp_path)
+    study = run_sweep(sweep, tmp_path)
+    assert sorted(trial.params["good"] for trial in study.trials) == GOOD["values"]
+    assert study.best_value == pytest.approx(0.42)
+    assert {trial.number: trial.user_attrs["folder"] for trial in study.trials} == {
+        number: str(tmp_path / f"trial-{number:04d}") for number in range(4)
+    }
+    assert yaml.safe_load(best_settings(sweep, study)) == {"good": 0.4}
+
+
+def test_finished_trials_are_not_repeated(tmp_path: Path) -> None:
+    sweep = sweep_of(tmp_path, method="random")
+    run_sweep(sweep, tmp_path, trials=2)
+    before = [trial.datetime_complete for trial in run_sweep(sweep, tmp_path, trials=2).trials]
+    after = [trial.datetime_complete for trial in run_sweep(sweep, tmp_path, trials=3).trials]
+    assert len(before) == 2
+    assert len(after) == 3
+    assert after[:2] == before
+
+
+@pytest.mark.parametrize(("way", "message"), [("crash", "the disk is full"), ("kill", "killed by SIGKILL")])
+def test_a_trial_that_fails_keeps_its_message_and_the_sweep_goes_on(tmp_path: Path, way: str, message: str) -> None:
+    sweep = sweep_of(tmp_path, parameters={"do": {"values": [way, "nothing"]}})
+    study = run_sweep(sweep, tmp_path)
+    of = {trial.params["do"]: trial for trial in study.trials}
+    assert of["nothing"].state is TrialState.COMPLETE
+    assert of[way].state is TrialState.FAIL
+    assert message in of[way].user_attrs["error"]
+
+
+def test_a_sweep_without_a_good_trial_says_so(tmp_path: Path) -> None:
+    sweep = sweep_of(tmp_path, parameters={"do": {"value": "crash"}}, run_cap=1)
+    with pytest.raises(MisconfigurationException, match=r"None of the 1 trials.*the disk is full"):
+        best_settings(sweep, run_sweep(sweep, tmp_path))
+
+
+@pytest.mark.parametrize("stopping", ["hyperband", "median"])
+def test_hopeless_trials_are_stopped_by_block(tmp_path: Path, stopping: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The good trials come first, and the bad one hangs after D_1 until it is stopped.
+    found = {"good": {"value": 0.5}, "do": {"value": "nothing"}}
+    changes = {"early_terminate": {"type": stopping, "min_iter": 1, "eta": 2}, "method": "random"}
+    monkeypatch.setattr(sweep_study, "_FIXED", "not compared")
+    run_sweep(sweep_of(tmp_path, parameters=found, **changes), tmp_path, trials=5)
+    monkeypatch.setattr(sweep_study, "_FIXED", "not compared either")
+    found = {"good": {"value": 0.1}, "do": {"value": "hang"}}
+    study = run_sweep(sweep_of(tmp_path, parameters=found, **changes), tmp_path, trials=6)
+    assert states(study) == [TrialState.COMPLETE] * 5 + [TrialState.PRUNED]
+    assert study.trials[5].intermediate_values == pytest.approx({0: 0.1, 1: 0.11})
+
+
+def test_a_changed_sweep_does_not_go_on_with_the_old_one(tmp_path: Path) -> None:
+    run_sweep(sweep_of(tmp_path), tmp_path, trials=1)
+    with pytest.raises(MisconfigurationException, match=r"holds a sweep mine with another command.*another `name`"):
+        run_sweep(sweep_of(tmp_path, parameters={"good": {"values": [0.1, 0.9]}}), tmp_path, trials=1)
+
+
+def test_workers_share_the_trials(tmp_path: Path) -> None:
+    path = written(tmp_path, method="random", run_cap=4)
+    workers = [started(path, tmp_path) for _ in range(2)]
+    for worker in workers:
+        worker.join(120)
+    assert [worker.exitcode for worker in workers] == [0, 0]
+    found = optuna.load_study(study_name="mine", storage=f"sqlite:///{tmp_path / 'study.db'}").trials
+    # The two may both see the last place free.
+    assert 4 <= len(found) <= 5
+    assert {trial.state for trial in found} == {TrialState.COMPLETE}
+    assert len({trial.user_attrs["folder"] for trial in found}) == len(found)
+
+
+@pytest.mark.parametrize("way", [signal.SIGTERM, signal.SIGKILL])
+def test_a_killed_sweep_goes_on_with_its_trial(
+    tmp_path: Path, way: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweep_study, "HEARTBEAT", 1)
+    path = written(tmp_path, parameters={"do": {"value": "hang"}}, run_cap=1)
+    worker, trial = started(path, tmp_path), tmp_path / "trial-0000"
+    wait_for(lambda: (trial / "checkpoints" / "00002-block1-distillation.ckpt").is_file())
+    os.kill(worker.pid, way)
+    worker.join(60)
+    if way == signal.SIGKILL:
+        # The trial outlives its sweep, and is waited for until somebody ends it.
+        os.kill(holder_of(trial / ".lock"), signal.SIGTERM)
+    study = run_sweep(read_sweep(path), tmp_path)
+    assert states(study) == [TrialState.FAIL, TrialState.COMPLETE]
+    assert study.trials[1].user_attrs["folder"] == str(trial)
+    assert "--ckpt_path=last" in (trial / "output.txt").read_text().splitlines()[-1]
+
+
+def started(path: Path, folder: Path) -> Any:
+    worker = get_context("fork").Process(target=run_sweep, args=(read_sweep(path), folder))
+    worker.start()
+    return worker
+
+
+def wait_for(condition: Any, seconds: float = 120.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def holder_of(lock: Path) -> int:
+    """The process that has a file open."""
+    for process in psutil.process_iter():
+        try:
+            if any(link.resolve() == lock for link in Path(f"/proc/{process.pid}/fd").iterdir()):
+                return process.pid
+        except OSError:
+            continue
+    raise AssertionError(f"nobody holds {lock}")
+
+
+def test_the_command_prints_settings_that_overlay_a_configuration(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["sweep", "--config", str(written(tmp_path, parameters={"good": GOOD, "trainer.plan.teacher_every": {"value": 2}})),
+          "--folder", str(tmp_path / "out"), "--trials", "2"])  # fmt: skip
+    printed = capsys.readouterr()
+    assert yaml.safe_load(printed.out)["trainer"] == {"plan": {"teacher_every": 2}}
+    assert printed.out == (tmp_path / "out" / "best.yaml").read_text()
+    assert printed.err.count("stream/student/H") == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"), [(["--trials", "0"], "`--trials` is 0"), (["--config", "nowhere.yaml"], "does not exist")]
+)
+def test_mistakes_of_the_command_are_told(
+    tmp_path: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as error:
+        main(["sweep", "--config", str(written(tmp_path)), "--folder", str(tmp_path / "out"), *arguments])
+    assert error.value.code == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_interrupted_command_says_how_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sweep_study, "run_sweep", interrupted)
+    with pytest.raises(SystemExit) as error:
+        main(["sweep", "--config", str(written(tmp_path)), "--folder", str(tmp_path)])
+    assert error.value.code == 130
+    assert "the same command goes on" in capsys.readouterr().err
+
+
+def test_the_command_asks_for_optuna(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("ccd_lightning.commands.sweep.find_spec", lambda name: None)
+    with pytest.raises(SystemExit):
+        main(["sweep", "--config", "configs/sweep.yaml"])
+    assert "needs Optuna" in capsys.readouterr().err
