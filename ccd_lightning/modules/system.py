@@ -145,6 +145,12 @@ class CollaborativeDistillation(LightningModule):
                 for name, value in groups["all"].items():
                     self.log(f"test/{role}/{name}/D{block}", value, rank_zero_only=True)
 
+    @override
+    def on_test_end(self) -> None:
+        # Lightning keeps an object for every name ever logged, visits all of them in each later fit, and the names grow with
+        # the stream. Their values are logged by now.
+        self.trainer.test_loop._results.clear()
+
     def test_results(self, split: Split = Split.TEST) -> dict[str, dict[int, dict[str, dict[str, float]]]]:
         """The last test's metrics over all processes: role -> block -> group -> metric.
 

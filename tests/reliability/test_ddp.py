@@ -92,20 +92,46 @@ def alone(nursery: Nursery, table: Path, tmp_path_factory: pytest.TempPathFactor
     return folder
 
 
-def assert_agree(found: Path, expected: Path) -> None:
-    """Every metric of two runs agrees to 1e-4."""
+def assert_agree(found: Path, expected: Path, rounding: float = 1e-6) -> None:
+    """Every metric of two runs agrees to 1e-4, and every parameter to a given difference."""
     numbers, wanted = numbers_in(metrics_of(found)), numbers_in(metrics_of(expected))
     assert len(wanted) > 200
     assert numbers.keys() == wanted.keys()
     assert not {name: (numbers[name], value) for name, value in wanted.items() if abs(numbers[name] - value) > 1e-4}
     for name, tensor in final_state(expected)["system"].items():
-        torch.testing.assert_close(final_state(found)["system"][name], tensor, rtol=0, atol=1e-6)
+        torch.testing.assert_close(final_state(found)["system"][name], tensor, rtol=0, atol=rounding)
 
 
 def test_two_processes_agree_with_one(tmp_path: Path, table: Path, alone: Path) -> None:
     run, log = tmp_path / "run", tmp_path / "log"
     assert run_two(log, fit(run, table)) == 0, log.read_text()
     assert_agree(run, alone)
+
+
+LEARNING_WELL = (
+    *(f"--trainer.plan.{kind}.max_epochs=8" for kind in ("base", "student_update", "teacher_update")),
+    *(f"--trainer.plan.{kind}.learning_rate=0.03" for kind in ("base", "first_distillation", "student_update")),
+)
+"""So that scores lie further apart than rounding moves them."""
+
+
+@pytest.mark.parametrize("backbone", ["BPRMF", "LightGCN"])
+@pytest.mark.parametrize("how", ["fine_tuning", "collaboration"])
+def test_two_processes_agree_with_one_in_single_precision(
+    nursery: Nursery, tmp_path: Path, table: Path, backbone: str, how: str
+) -> None:
+    same = f"backbone: {{class_path: ccd_lightning.backbones.{backbone}, init_args: {{dim: 8}}}}"
+    teacher = f"{{class_path: ccd_lightning.modules.Teacher, init_args: {{{same}}}}}"
+    student = f"{{class_path: ccd_lightning.modules.Student, init_args: {{{same}}}}}"
+    models = tmp_path / "models.yaml"
+    models.write_text(f"model: {{student: {student}, teachers: [{teacher}, {teacher}]}}")
+    more = ["--config", str(models), "--trainer.precision=32-true", *LEARNING_WELL]
+    if how == "fine_tuning":
+        more += ["--config", str(ROOT / "configs" / "fine_tuning.yaml")]
+    log = tmp_path / "log"
+    assert nursery.run("command", log, arguments=fit(tmp_path / "one", table, *more)) == 0, log.read_text()
+    assert run_two(log, fit(tmp_path / "two", table, *more)) == 0, log.read_text()
+    assert_agree(tmp_path / "two", tmp_path / "one", rounding=1e-4)
 
 
 def test_two_processes_go_on_where_one_was_killed_and_one_where_two_were_stopped(

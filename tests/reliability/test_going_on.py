@@ -6,12 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from ccd_lightning.backbones import BPRMF, LightGCN
+from ccd_lightning.callbacks import StreamReport
 from ccd_lightning.checkpoint import checkpoints_in, has_saved, unfinished_in
+from ccd_lightning.data import IdMap
 from ccd_lightning.hooks import StreamCallback
+from ccd_lightning.modules import CollaborativeDistillation, Student, Teacher
+from ccd_lightning.plan import StreamPlan
+from ccd_lightning.types import StageSettings
 from tests.stream.conftest import RunStream, run_stream, small_source
-from tests.stream.test_trainer import LONGER, DieWithin, assert_same
+from tests.stream.test_trainer import LONGER, DieWithin, assert_same, what_counts
 
 __all__ = ["run_stream"]
 
@@ -70,3 +77,47 @@ def test_going_on_from_an_older_checkpoint_forgets_what_came_after(tmp_path: Pat
     trainer, found = run_stream(tmp_path, ckpt_path="last")
     assert trainer.stages_done == 11
     assert_same(expected, found)
+
+
+class Decaying(Teacher):
+    """A teacher with a scheduler."""
+
+    def configure_optimizers(self) -> Any:
+        optimizer = super().configure_optimizers()
+        return {"optimizer": optimizer, "lr_scheduler": torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9)}
+
+
+def test_scheduler_and_patience_go_on_within_a_stage(tmp_path: Path, run_stream: RunStream) -> None:
+    def settings() -> dict[str, Any]:
+        patient = StageSettings(max_epochs=40, learning_rate=0.1, batch_size=256, evaluate_every=1, patience=2)
+        system = CollaborativeDistillation(Student(LightGCN(4)), [Decaying(BPRMF(8))], ks=(20,))
+        source = small_source(blocks=1)
+        return {"system": system, "plan": StreamPlan(base=patient), "source": source, "every_seconds": 0.0}
+
+    whole, expected = run_stream(tmp_path / "whole", **settings())
+    epochs = whole.record.stages[0]["epochs"]
+    assert 3 < epochs < 40
+    # The first of the two evaluations that end the stage is past.
+    with pytest.raises(RuntimeError, match="CRASH"):
+        run_stream(tmp_path / "cut", callbacks=(DieWithin("block0-base-0", epochs - 1),), **settings())
+    trainer, found = run_stream(tmp_path / "cut", ckpt_path="last", **settings())
+    assert_same(expected, found)
+    assert what_counts(trainer) == what_counts(whole)
+
+
+def test_stream_learned_in_two_goes_is_the_one_learned_at_once_and_keeps_its_ids(
+    tmp_path: Path, run_stream: RunStream
+) -> None:
+    def learn(folder: str, blocks: int, **more: Any) -> tuple[CollaborativeDistillation, dict[str, list[Any]]]:
+        report = StreamReport(figures=False)
+        _, system = run_stream(tmp_path / folder, source=small_source(blocks), callbacks=(report,), **more)
+        raw = {name: IdMap.load(tmp_path / folder / f"{name}.parquet").raw.to_list() for name in ("users", "items")}
+        return system, raw
+
+    expected, _ = learn("once", 3)
+    _, first = learn("twice", 2)
+    found, ids = learn("twice", 3, ckpt_path="last")
+    assert_same(expected, found)
+    for name, before in first.items():
+        assert len(before) < len(ids[name]) == len(set(ids[name]))
+        assert ids[name][: len(before)] == before
