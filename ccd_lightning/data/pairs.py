@@ -71,8 +71,8 @@ class PairSet:
         """
         starts, counts = self._spans(rows)
         positions = torch.repeat_interleave(torch.arange(rows.numel(), device=rows.device), counts)
-        before = counts.cumsum(0) - counts
-        index = torch.arange(positions.numel(), device=rows.device) - before[positions] + starts[positions]
+        shifts = starts - counts.cumsum(0) + counts
+        index = torch.arange(positions.numel(), device=rows.device) + shifts[positions]
         return positions, self.columns[index]
 
     def contains(self, rows: Tensor, columns: Tensor) -> Tensor:

@@ -106,7 +106,7 @@ class RankingDistillation(Objective):
         slots = torch.full((keys.shape[0],), -1, device=keys.device)
         slots[drawn] = torch.arange(self.sample, device=keys.device)
         found = slots[columns]
-        inside = found >= 0
+        inside = (found >= 0).nonzero().squeeze(-1)
         estimate = F.masked_logsumexp(query, F.gather_rows(keys, drawn), rows[inside], found[inside])
         return estimate + math.log(keys.shape[0] / self.sample)
 
