@@ -17,6 +17,9 @@ SCORE_CAP = 10.0
 # Scores treated at a time on a CPU, so that they stay in the cache from one operation to the next.
 _CHUNK_SCORES = 2**19
 
+# Where a row's best score is this far below the cap or farther, its exponentials are taken relative to the best score.
+_NEAR_CAP = 50.0
+
 # Logarithms up to this magnitude have exponentials, sums and quotients of them well inside the range of float64.
 _TAME = 300.0
 
@@ -205,10 +208,8 @@ def _exponentiate_(scores: Tensor, cap: float) -> tuple[Tensor, Tensor]:
     if not scores.shape[1]:
         return scores.new_full((len(scores), 1), -math.inf), scores.new_zeros(len(scores), 1)
     peak = scores.amax(1, keepdim=True)
-    over = (peak.squeeze(1) > cap).nonzero().squeeze(1)
-    is_capped = scores[over] > cap
-    scores[over] = scores[over].clamp_(max=cap)
-    peak.clamp_(max=cap).masked_fill_(peak == -math.inf, 0.0)
-    total = scores.sub_(peak).exp_().sum(1, keepdim=True)
-    scores[over] = scores[over].masked_fill_(is_capped, 0.0)
-    return total.log() + peak, total
+    # The exponentials are exactly 1 where capped, and less elsewhere.
+    shift = torch.where(peak < cap - _NEAR_CAP, peak + 1, cap).masked_fill_(peak == -math.inf, 0.0)
+    total = scores.clamp_(max=cap).sub_(shift).exp_().sum(1, keepdim=True)
+    scores.frac_()
+    return total.log() + shift, total

@@ -240,5 +240,5 @@ class _Propagation(torch.autograd.Function):
         final = final / (ctx.num_layers + 1)
         total = final
         for grad in reversed(layers):
-            total = symmetric_matmul(ctx.adjacency, total if grad is None else total + grad) + final
+            total = symmetric_matmul(ctx.adjacency, total if grad is None else total + grad).add_(final)
         return (None, None, *total.split(ctx.sizes))
