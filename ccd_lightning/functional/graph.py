@@ -234,7 +234,9 @@ class _Propagation(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, users: Tensor | None, items: Tensor | None, *layers: Tensor | None) -> tuple[Any, ...]:
-        present = next(grad for grad in (users, items, *layers) if grad is not None)
+        present = next((grad for grad in (users, items, *layers) if grad is not None), None)
+        if present is None:
+            return None, None, None, None
         sides = zip((users, items), ctx.sizes, strict=True)
         final = torch.cat([present.new_zeros(n, present.shape[1]) if side is None else side for side, n in sides])
         final = final / (ctx.num_layers + 1)
