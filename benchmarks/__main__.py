@@ -3,46 +3,51 @@
 from __future__ import annotations
 
 import argparse
-import platform
+import logging
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
-import torch
-from rich.console import Console
-from rich.table import Table
-
-from benchmarks import cases
+from benchmarks import cases, evaluation, training
+from benchmarks.table import Findings
 from ccd_lightning.data import BlockTable, ContinualDataModule, SimulatedStream
+from ccd_lightning.memory import keep_freed_memory
 
 YELP = Path(__file__).resolve().parents[2] / "shared" / "data" / "yelp_blocks.parquet"
 
 
 def main() -> None:
     """Measure on the paper's Yelp blocks where they are, else on a simulated stream of the same size."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--data", type=Path, default=YELP, help="a block table")
-    parser.add_argument("--case", nargs="*", default=list(cases.CASES), choices=list(cases.CASES), help="cases to run")
+    parser.add_argument("--run", type=Path, help="a run of configs/yelp_cpu.yaml whose base teachers teach in a case")
+    parser.add_argument("--output", type=Path, help="write the table to this file too, .json or .md")
+    real = {**dict(training.real_cases(None)), **dict(evaluation.real_cases())}
+    names = [*cases.CASES, *real]
+    parser.add_argument("--case", nargs="*", default=names, choices=names, help="cases to run")
     chosen = parser.parse_args()
     warnings.filterwarnings("ignore")
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    keep_freed_memory()
+    is_real = chosen.data.exists()
     source = (
-        BlockTable(str(chosen.data))
-        if chosen.data.exists()
-        else SimulatedStream(users=15_000, items=12_000, interactions=240_000)
+        BlockTable(str(chosen.data)) if is_real else SimulatedStream(users=15_000, items=12_000, interactions=240_000)
     )
     stream = ContinualDataModule(source)
-    table = Table("case", "baseline", "baseline s", "ours s", "ratio", title=f"{source.describe()}, {machine()}")
+    known = {**cases.CASES, **real, **dict(training.real_cases(chosen.run))}
+    findings = Findings(source.describe(), {})
     for name in chosen.case:
-        found = cases.CASES[name](stream)
-        ratio = found.ours / found.baseline
-        table.add_row(name, found.against, f"{found.baseline:.4f}", f"{found.ours:.4f}", f"{ratio:.3f}")
-    Console(width=120).print(table)
+        findings.rows[name] = f"no {chosen.data}" if name in real and not is_real else _found(known[name], stream)
+    findings.show()
+    if chosen.output is not None:
+        findings.write(chosen.output)
 
 
-def machine() -> str:
-    """Words for the machine that measured."""
-    return (
-        f"{torch.get_num_threads()} threads of {platform.processor() or platform.machine()}, torch {torch.__version__}"
-    )
+def _found(case: Callable[[ContinualDataModule], cases.Seconds], stream: ContinualDataModule) -> cases.Seconds | str:
+    try:
+        return case(stream)
+    except cases.SkippedError as reason:
+        return str(reason)
 
 
 if __name__ == "__main__":

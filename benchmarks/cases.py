@@ -24,11 +24,17 @@ from ccd_lightning.types import RankingBatch, Side, Stage, StageKind, StageSetti
 
 
 class Seconds(NamedTuple):
-    """Median times of one case, and what the baseline is."""
+    """Median times of one case, what the baseline is, the seconds aimed at on two quiet cores, and what else was found."""
 
     baseline: float
     ours: float
     against: str
+    target: float | None = None
+    note: str = ""
+
+
+class SkippedError(Exception):
+    """A case that cannot run here, with the reason."""
 
 
 def alternate(baseline: Callable[[], object], ours: Callable[[], object], against: str, rounds: int = 7) -> Seconds:

@@ -13,6 +13,7 @@ from ccd_lightning.callbacks.settings import GenerationSettings, GraphSettings, 
 from ccd_lightning.checks import by_block, require_number, require_whole, require_word
 from ccd_lightning.data import ContinualDataModule, PairSet, Span
 from ccd_lightning.hooks import StreamCallback
+from ccd_lightning.memory import release_freed_memory
 from ccd_lightning.modules import PROXIES, CollaborativeDistillation, Recommender, Teacher
 from ccd_lightning.objectives import (
     GraphDistillation,
@@ -99,6 +100,7 @@ class DistillationCallback(StreamCallback):
             self._draw = None
         if stage.is_last_of_kind:
             self._sources = None
+        release_freed_memory()
 
     def _teach_student(self, trainer: StreamTrainer, system: CollaborativeDistillation, stage: Stage) -> None:
         """Stage 2: replay from both proxies; what any model ranks high is no negative."""

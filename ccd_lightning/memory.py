@@ -22,3 +22,14 @@ def keep_freed_memory() -> bool:
         return False
     library = ctypes.CDLL(None)
     return all(bool(library.mallopt(option, _KEPT)) for option in (_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD))
+
+
+def release_freed_memory() -> bool:
+    """Give kept buffers back to the system, as between two stages, whose buffers differ in size.
+
+    Returns:
+        Whether any memory was given back; never elsewhere than on glibc.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return False
+    return bool(ctypes.CDLL(None).malloc_trim(0))

@@ -280,6 +280,7 @@ class EmbeddingBackbone(Backbone):
         """Bayesian personalised ranking (Rendle et al., UAI 2009), summed over the batch."""
         user, item = self.embeddings()
         anchor = F.gather_rows(user, batch.users)
-        positive = (anchor * F.gather_rows(item, batch.positives)).sum(-1)
-        negative = (anchor.unsqueeze(1) * F.gather_rows(item, batch.negatives)).sum(-1)
-        return F.bpr_loss(positive, negative)
+        # One gathering: the gradient of each is a table of all the items.
+        rows = F.gather_rows(item, torch.cat([batch.positives.unsqueeze(1), batch.negatives], dim=1))
+        scores = (anchor.unsqueeze(1) * rows).sum(-1)
+        return F.bpr_loss(scores[:, 0], scores[:, 1:])

@@ -90,21 +90,20 @@ class LightGCN(EmbeddingBackbone):
         """Final embeddings, or layer 0 if not ``propagated``: users ``(U, d)``, items ``(I, d)``."""
         if not propagated:
             return self.user_embedding, self.item_embedding
-        return self._split(self._propagation()[-1])
+        user, item, *_ = self._propagation()
+        return user, item
 
     def layers(self) -> list[tuple[Tensor, Tensor]]:
         """Embeddings of layers 0..L."""
-        return [self._split(layer) for layer in self._propagation()[:-1]]
+        after = [(rows[: self.num_users], rows[self.num_users :]) for rows in self._propagation()[2:]]
+        return [(self.user_embedding, self.item_embedding), *after]
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy computes its own propagation."""
         return {**self.__dict__, "_frozen": None, "_shared": None}
 
-    def _split(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        return rows[: self.num_users], rows[self.num_users :]
-
     def _propagation(self) -> list[Tensor]:
-        """Layers 0..L, then their mean, computed once a step or, without gradients, once a state of the parameters."""
+        """Final users and items and layers 1..L, once a step or, without gradients, once a state of the parameters."""
         if torch.is_grad_enabled():
             # A fused optimizer changes parameters without counting up their version.
             self._frozen = None
@@ -120,8 +119,7 @@ class LightGCN(EmbeddingBackbone):
         return self._frozen[1]
 
     def _propagate(self) -> list[Tensor]:
-        start = torch.cat([self.user_embedding, self.item_embedding])
+        user, item = self.user_embedding, self.item_embedding
         if self._graph is None:
-            return [start, start]
-        layers = F.lightgcn_layers(self._graph.like(start), start, self.num_layers)
-        return [*layers, torch.stack(layers).mean(0)]
+            return [user, item]
+        return F.lightgcn_propagation(self._graph.like(user), user, item, self.num_layers)

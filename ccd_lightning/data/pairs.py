@@ -71,9 +71,9 @@ class PairSet:
         """
         starts, counts = self._spans(rows)
         positions = torch.repeat_interleave(torch.arange(rows.numel(), device=rows.device), counts)
-        before = counts.cumsum(0) - counts
-        index = torch.arange(positions.numel(), device=rows.device) - before[positions] + starts[positions]
-        return positions, self.columns[index]
+        shifts = starts - counts.cumsum(0) + counts
+        index = torch.arange(positions.numel(), device=rows.device) + shifts.index_select(0, positions)
+        return positions, self.columns.index_select(0, index)
 
     def contains(self, rows: Tensor, columns: Tensor) -> Tensor:
         """Whether each pair is in the set, bool, of the shape of ``rows``."""

@@ -19,6 +19,7 @@ from ccd_lightning.functional.distillation import (
 )
 from ccd_lightning.functional.graph import (
     lightgcn_layers,
+    lightgcn_propagation,
     normalised_adjacency,
     similarity_graph,
     symmetric_matmul,
@@ -71,6 +72,7 @@ __all__ = [
     "larger_labels",
     "learning_average",
     "lightgcn_layers",
+    "lightgcn_propagation",
     "masked_logsumexp",
     "merge_proxy",
     "multinomial_loss",

@@ -9,11 +9,19 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ccd_lightning.types import chunks
+
 SCORE_CAP = 10.0
 """Scores above it count as the cap, so that no exponential overflows (paper's release)."""
 
-# Scores treated at a time on a CPU, so that masks and other temporaries stay small beside the one buffer.
+# Scores treated at a time on a CPU, so that they stay in the cache from one operation to the next.
 _CHUNK_SCORES = 2**19
+
+# Where a row's best score is this far below the cap or farther, its exponentials are taken relative to the best score.
+_NEAR_CAP = 50.0
+
+# Logarithms up to this magnitude have exponentials, sums and quotients of them well inside the range of float64.
+_TAME = 300.0
 
 
 def relaxed_ranking_loss(interesting: Tensor, uninteresting: Tensor, cap: float = SCORE_CAP) -> Tensor:
@@ -51,6 +59,9 @@ def relaxed_ranking_loss_from_rest(
     >>> relaxed_ranking_loss_from_rest(torch.tensor([[2.0, 1.0]]), torch.tensor([[2.0]]).log())
     tensor(1.0453)
     """
+    if interesting.device.type == "cpu" and _is_tame(interesting, log_rest, cap):
+        loss: Tensor = _TameRankingLoss.apply(interesting, log_rest, cap, valid)  # type: ignore[no-untyped-call]
+        return loss
     capped = interesting.clamp(max=cap)
     if valid is None:
         return _positions_loss(capped, log_rest).sum()
@@ -128,29 +139,64 @@ def _logsumexp(scores: Tensor) -> Tensor:
     return scores.masked_fill(is_void, 0.0).logsumexp(-1, keepdim=True).masked_fill(is_void, -math.inf)
 
 
+def _is_tame(interesting: Tensor, log_rest: Tensor, cap: float) -> bool:
+    """Whether plain exponentials in double precision neither vanish nor overflow."""
+    if not interesting.numel() or cap > _TAME:
+        return False
+    return bool(interesting.amin() > -_TAME) and bool(log_rest.amax() < _TAME)
+
+
+class _TameRankingLoss(torch.autograd.Function):
+    """See :func:`relaxed_ranking_loss_from_rest`: the loss and its gradients from one pass of exponentials."""
+
+    @staticmethod
+    def forward(ctx: Any, interesting: Tensor, log_rest: Tensor, cap: float, valid: Tensor | None) -> Tensor:
+        capped = interesting.double().clamp_(max=cap)
+        own, rest = capped.exp(), log_rest.double().exp()
+        if valid is not None:
+            own *= valid
+        total = own.flip(-1).cumsum(-1).flip(-1) + rest
+        loss, share = total.log() - capped, total.reciprocal()
+        own_grad = (interesting <= cap).to(own.dtype)
+        if valid is not None:
+            loss, share, own_grad = (part.masked_fill_(~valid, 0.0) for part in (loss, share, own_grad))
+        own_grad *= own.mul_(share.cumsum(-1)).sub_(1.0)
+        rest_grad = rest * share.sum(-1, keepdim=True)
+        ctx.save_for_backward(own_grad.to(interesting.dtype), rest_grad.to(log_rest.dtype))
+        return loss.sum().to(interesting.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        own_grad, rest_grad = ctx.saved_tensors
+        return own_grad * grad, rest_grad * grad, None, None
+
+
 class _MaskedLogSumExp(torch.autograd.Function):
-    """See :func:`masked_logsumexp`."""
+    """See :func:`masked_logsumexp`; keys stand as ``(D, I)``, since products of a tall matrix with few columns are slow."""
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, keys: Tensor, rows: Tensor, columns: Tensor, cap: float) -> Tensor:
-        scores = query @ keys.T
-        scores[rows, columns] = -math.inf
-        result, total = scores.new_empty(len(scores), 1), scores.new_empty(len(scores), 1)
-        on_cpu = scores.device.type == "cpu"
-        chunk = max(1, _CHUNK_SCORES // max(1, len(keys)) if on_cpu else len(scores))
-        for start in range(0, len(scores), chunk):
-            part = slice(start, start + chunk)
+        transposed = keys.T.contiguous()
+        scores = query.new_empty(len(query), len(keys))
+        result, total = query.new_empty(len(query), 1), query.new_empty(len(query), 1)
+        chunk = max(1, _CHUNK_SCORES // max(1, len(keys))) if query.device.type == "cpu" else max(1, len(query))
+        for part in chunks(len(query), chunk):
+            torch.mm(query[part], transposed, out=scores[part])
+        scores.view(-1).index_fill_(0, rows * len(keys) + columns, -math.inf)
+        for part in chunks(len(query), chunk):
             result[part], total[part] = _exponentiate_(scores[part], cap)
-        ctx.save_for_backward(query, keys, scores, total)
+        ctx.save_for_backward(query, transposed, scores, total)
         return result
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
-        query, keys, exponentials, total = ctx.saved_tensors
+        query, transposed, exponentials, total = ctx.saved_tensors
         with torch.autocast(query.device.type, enabled=False):
             weight = torch.where(total > 0, grad / total, 0.0)
-            return (exponentials @ keys) * weight, exponentials.T @ (query * weight), None, None, None
+            query_grad = (transposed @ exponentials.T).T * weight
+            return query_grad, ((query * weight).T @ exponentials).T, None, None, None
 
 
 def _exponentiate_(scores: Tensor, cap: float) -> tuple[Tensor, Tensor]:
@@ -159,9 +205,11 @@ def _exponentiate_(scores: Tensor, cap: float) -> tuple[Tensor, Tensor]:
     Returns:
         The logarithm of each row's sum over all its capped scores, and that sum up to the factor, ``(B, 1)`` both.
     """
-    peak = scores.amax(1, keepdim=True).clamp_(max=cap)
-    peak.masked_fill_(peak == -math.inf, 0.0)
-    is_capped = scores > cap
-    total = scores.clamp_(max=cap).sub_(peak).exp_().sum(1, keepdim=True)
-    scores.masked_fill_(is_capped, 0.0)
-    return total.log() + peak, total
+    if not scores.shape[1]:
+        return scores.new_full((len(scores), 1), -math.inf), scores.new_zeros(len(scores), 1)
+    peak = scores.amax(1, keepdim=True)
+    # The exponentials are exactly 1 where capped, and less elsewhere.
+    shift = torch.where(peak < cap - _NEAR_CAP, peak + 1, cap).masked_fill_(peak == -math.inf, 0.0)
+    total = scores.clamp_(max=cap).sub_(shift).exp_().sum(1, keepdim=True)
+    scores.frac_()
+    return total.log() + shift, total

@@ -25,11 +25,10 @@ def rank_block(scores: Tensor, targets: BlockTargets, depth: int) -> tuple[Tenso
     Returns:
         item ids, best first, int64 ``(R, min(depth, I))``, -1 where nothing is left; ground truth, int64 ``(R, G)``.
     """
-    rows = scores[targets.positions]
+    rows = scores.index_select(0, targets.positions)
     known = targets.masked_items < rows.shape[1]
-    rows = rows.index_put(
-        (targets.masked_rows[known], targets.masked_items[known]), rows.new_tensor(-torch.inf)
-    ).nan_to_num(nan=-torch.inf, neginf=-torch.inf)
+    rows[targets.masked_rows[known], targets.masked_items[known]] = -torch.inf
+    rows.nan_to_num_(nan=-torch.inf, neginf=-torch.inf)
     values, items = rows.topk(min(depth, rows.shape[1]))
     return items.masked_fill(values == -torch.inf, -1), targets.truth
 

@@ -111,10 +111,12 @@ def top_lists(scorer: Scorer, number: int, observed: PairSet, device: torch.devi
 def _masked_scores(scorer: Scorer, rows: slice, observed: PairSet) -> Tensor:
     users = torch.arange(rows.start, rows.stop, device=observed.columns.device)
     with evaluating(scorer):
+        # A copy in any case: the scores may be the scorer's own.
         scores = scorer.scores(users).float().nan_to_num(nan=-torch.inf)
     positions, items = observed.of(users)
     known = items < scorer.num_items
-    return scores.index_put((positions[known], items[known]), scores.new_tensor(-torch.inf))
+    scores[positions[known], items[known]] = -torch.inf
+    return scores
 
 
 def _best(scores: Tensor, number: int) -> tuple[Tensor, Tensor]:

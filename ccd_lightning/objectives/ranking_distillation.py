@@ -105,8 +105,8 @@ class RankingDistillation(Objective):
         drawn = torch.randperm(keys.shape[0], generator=self._generator)[: self.sample].to(keys.device)
         slots = torch.full((keys.shape[0],), -1, device=keys.device)
         slots[drawn] = torch.arange(self.sample, device=keys.device)
-        found = slots[columns]
-        inside = found >= 0
+        found = slots.index_select(0, columns)
+        inside = (found >= 0).nonzero().squeeze(-1)
         estimate = F.masked_logsumexp(query, F.gather_rows(keys, drawn), rows[inside], found[inside])
         return estimate + math.log(keys.shape[0] / self.sample)
 

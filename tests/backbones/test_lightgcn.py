@@ -131,13 +131,13 @@ class Counting:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.count = 0
-        inner = F.lightgcn_layers
+        inner = F.lightgcn_propagation
 
         def counted(*arguments):
             self.count += 1
             return inner(*arguments)
 
-        monkeypatch.setattr(F, "lightgcn_layers", counted)
+        monkeypatch.setattr(F, "lightgcn_propagation", counted)
 
 
 @pytest.fixture

@@ -141,6 +141,36 @@ def test_masked_logsumexp_keeps_full_precision_under_autocast():
     torch.testing.assert_close(mixed, (query @ keys.T).logsumexp(1, keepdim=True))
 
 
+@pytest.mark.parametrize("rest", [-torch.inf, -40.0, 3.0])
+def test_loss_from_plain_exponentials_equals_the_loss_from_logarithms(monkeypatch, rest):
+    import ccd_lightning.functional.distillation as module
+
+    torch.manual_seed(7)
+    interesting = (8 * torch.randn(5, 6, dtype=torch.float64)).requires_grad_()
+    log_rest = torch.full((5, 1), rest, dtype=torch.float64, requires_grad=True)
+    valid = torch.arange(6) < torch.tensor([[6], [4], [1], [0], [6]])
+    assert (interesting > 10).any()
+
+    def loss_and_gradients():
+        loss = relaxed_ranking_loss_from_rest(interesting, log_rest, valid=valid)
+        return loss, *torch.autograd.grad(loss, (interesting, log_rest))
+
+    plain = loss_and_gradients()
+    monkeypatch.setattr(module, "_TAME", 0.0)
+    torch.testing.assert_close(plain, loss_and_gradients())
+
+
+def test_masked_logsumexp_gives_only_what_is_above_the_cap_no_gradient():
+    query = torch.tensor([[1.0], [-200.0]])
+    keys = torch.tensor([[12.0], [9.0], [10.5], [-3.0]], requires_grad=True)
+    masked_logsumexp(query[:1], keys, NONE, NONE).sum().backward()
+    assert (keys.grad.squeeze(1) == 0).tolist() == [True, False, True, False]
+    keys.grad = None
+    masked_logsumexp(query[1:], keys[:3], NONE, NONE).sum().backward()
+    # Far below the cap nothing is capped, the best score neither.
+    assert keys.grad[1] == -200
+
+
 def test_loss_from_the_exact_rest_equals_the_loss_from_gathered_scores(golden, close):
     case = golden("rrd_interesting")
     torch.manual_seed(4)

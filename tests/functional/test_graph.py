@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from ccd_lightning.functional import (
     bpr_loss,
     lightgcn_layers,
+    lightgcn_propagation,
     normalised_adjacency,
     similarity_graph,
     symmetric_matmul,
@@ -182,3 +183,38 @@ def test_to_scipy_gives_the_same_pattern_from_every_layout():
     rating = random_rating(5, 4, 0.5)
     for matrix in (rating, rating.bool(), rating.to_sparse(), rating.to_sparse_csr()):
         np.testing.assert_array_equal(to_scipy(matrix).toarray(), rating.numpy())
+
+
+@pytest.mark.parametrize("num_layers", [0, 1, 3])
+def test_propagation_has_the_values_and_gradients_of_the_layers(num_layers):
+    users, items = random_rating(6, 5, 0.4).nonzero(as_tuple=True)
+    adjacency = normalised_adjacency(users, items, 6, 5).to(torch.float64)
+    torch.manual_seed(0)
+    tables = [torch.randn(rows, 3, dtype=torch.float64, requires_grad=True) for rows in (6, 5)]
+    found = lightgcn_propagation(adjacency, *tables, num_layers)
+    layers = lightgcn_layers(adjacency, torch.cat(tables), num_layers)
+    expected = [*torch.stack(layers).mean(0).split([6, 5]), *layers[1:]]
+    weights = [torch.randn_like(part) for part in expected]
+    # Each result alone, then all of them.
+    for used in [[index] for index in range(len(found))] + [list(range(len(found)))]:
+        values = [sum((parts[i] * weights[i]).sum() for i in used) for parts in (found, expected)]
+        gradients = [torch.autograd.grad(value, tables, retain_graph=True) for value in values]
+        torch.testing.assert_close(*values)
+        torch.testing.assert_close(*gradients)
+
+
+def test_propagation_can_be_differentiated_twice():
+    users, items = random_rating(4, 3, 0.6).nonzero(as_tuple=True)
+    adjacency = normalised_adjacency(users, items, 4, 3).to(torch.float64)
+    tables = [torch.randn(rows, 2, dtype=torch.float64, requires_grad=True) for rows in (4, 3)]
+    assert torch.autograd.gradcheck(lambda u, i: tuple(lightgcn_propagation(adjacency, u, i, 2)), tables)
+    assert torch.autograd.gradgradcheck(lambda u, i: tuple(lightgcn_propagation(adjacency, u, i, 2)), tables)
+
+
+@pytest.mark.parametrize("density", [0.0, 0.3])
+def test_single_precision_products_equal_the_dense_ones(density):
+    rating = random_rating(30, 20, density)
+    adjacency = normalised_adjacency(*rating.nonzero(as_tuple=True), 30, 20)
+    dense = torch.randn(50, 7, generator=torch.Generator().manual_seed(1))
+    expected = torch.from_numpy(dense_adjacency(rating.numpy())).float() @ dense
+    torch.testing.assert_close(symmetric_matmul(adjacency, dense), expected)

@@ -157,8 +157,8 @@ def test_a_step_propagates_once_for_all_objectives(monkeypatch):
     from ccd_lightning import functional as F
 
     calls = []
-    inner = F.lightgcn_layers
-    monkeypatch.setattr(F, "lightgcn_layers", lambda *arguments: calls.append(1) or inner(*arguments))
+    inner = F.lightgcn_propagation
+    monkeypatch.setattr(F, "lightgcn_propagation", lambda *arguments: calls.append(1) or inner(*arguments))
     module = Recommender(LightGCN(4))
     lists = torch.tensor([[0, 1]] * 13)
     excluded = until(1).observed("block")
