@@ -12,6 +12,7 @@ import tempfile
 import time
 import warnings
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +22,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.cases import Seconds
 from benchmarks.measuring import machine
 from ccd_lightning.backbones import BPRMF, LightGCN
 from ccd_lightning.callbacks import DistillationCallback, StreamCheckpoint
@@ -171,6 +173,15 @@ def _bare_epochs(learner: Recommender, epochs: int) -> list[float]:
                 optimizer.step()
         seconds.append(time.process_time() - started)
     return seconds
+
+
+def case(stream: ContinualDataModule, kind: StageKind) -> Seconds:
+    """One kind as a case of `python -m benchmarks`."""
+    found = compare(stream, kind, epochs=4, rounds=3)
+    return Seconds(found.bare, found.ours, "a bare PyTorch loop, an epoch")
+
+
+CASES = {f"framework overhead, {kind.value}": partial(case, kind=kind) for kind in STAGES}
 
 
 if __name__ == "__main__":

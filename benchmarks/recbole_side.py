@@ -19,10 +19,10 @@ sys.path.pop(0)
 if not hasattr(sp.dok_matrix, "_update"):
     sp.dok_matrix._update = lambda matrix, entries: matrix._dict.update(entries)
 
-from recbole.config import Config  # noqa: E402
-from recbole.data import create_dataset, data_preparation  # noqa: E402
-from recbole.trainer import Trainer  # noqa: E402
-from recbole.utils import get_model, init_seed  # noqa: E402
+from recbole.config import Config
+from recbole.data import create_dataset, data_preparation
+from recbole.trainer import Trainer
+from recbole.utils import get_model, init_seed
 
 
 def main(folder: str, model: str, dimensions: int, epochs: int) -> None:
