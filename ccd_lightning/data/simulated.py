@@ -156,8 +156,12 @@ class _Choices:
 
 
 def _weighted(cumulative: npt.NDArray[Any], shape: tuple[int, ...], generator: np.random.Generator) -> Integers:
-    drawn: Integers = np.searchsorted(cumulative, generator.random(shape) * cumulative[-1], side="right")
-    return drawn
+    places = generator.random(shape).ravel() * cumulative[-1]
+    # In order, each search begins near the one before: several times faster, the more so the longer the table.
+    order = places.argsort()
+    drawn = np.empty(places.size, dtype=np.int64)
+    drawn[order] = np.searchsorted(cumulative, places[order], side="right")
+    return drawn.reshape(shape)
 
 
 def _unit(rows: Floats) -> Floats:

@@ -65,14 +65,24 @@ def _two_hop(matrix: Any, old_own: np.ndarray, topk: int) -> np.ndarray:
     old_rows, new_rows = matrix[: len(old_own)], matrix[len(old_own) :]
     # With the old entities ordered by popularity, "most popular" is "first column" in all that follows.
     by_popularity = np.argsort(-old_rows.sum(1), kind="stable")
-    old_columns = old_rows[by_popularity].T.tocsr()
+    # No new row can choose more of a column's old rows than the first topk of them.
+    old_columns = _first_of_rows(old_rows[by_popularity].T.tocsr(), topk)
     embeddings = old_own[by_popularity]
     means = np.zeros((new_rows.shape[0], old_own.shape[1]))
     # A new row costs its products with old rows, and its share of the fill-up table.
-    for part in row_chunks(new_rows @ old_rows.sum(0) + min(topk, len(old_own))):
+    for part in row_chunks(new_rows @ np.diff(old_columns.indptr) + min(topk, len(old_own))):
         chosen = _choose(new_rows[part] @ old_columns, topk)
         means[part] = (chosen @ embeddings) / np.maximum(chosen.sum(1), 1.0)[:, None]
     return means
+
+
+def _first_of_rows(matrix: Any, count: int) -> Any:
+    """A CSR matrix with at most the first ``count`` entries of each row."""
+    matrix.sort_indices()
+    row = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
+    kept = np.arange(matrix.nnz) - matrix.indptr[row] < count
+    pointers = np.concatenate([[0], np.bincount(row[kept], minlength=matrix.shape[0]).cumsum()])
+    return sparse.csr_array((matrix.data[kept], matrix.indices[kept], pointers), shape=matrix.shape)
 
 
 def _choose(shared: Any, topk: int) -> Any:

@@ -26,9 +26,6 @@ from ccd_lightning.types import Batch, EvaluationBatch, Stage, StageSettings
 MONITOR = "valid/recall@20"
 """What early stopping and best-state keeping watch."""
 
-_NO_BATCH = 2**62
-
-
 class Recommender(LightningModule):
     """A backbone, the objectives of its present stage, and how it is optimised.
 
@@ -64,8 +61,8 @@ class Recommender(LightningModule):
         self.stage: Stage | None = None
         self.seed = 0
         self.first_epoch = 0
-        self._epoch_losses: dict[str, Tensor] = {}
-        self._first_bad: dict[str, Tensor] = {}
+        self._epoch_losses: dict[str, list[Tensor]] = {}
+        self._epoch_steps: dict[str, list[int]] = {}
         self._valid: list[RankingMetrics] = []
 
     @property
@@ -125,10 +122,12 @@ class Recommender(LightningModule):
             MisconfigurationException: naming the stage, the objective and the first bad batch of the epoch.
         """
         stage = "training" if self.stage is None else self.stage.name
-        for name, batch in self._first_bad.items():
-            if batch < _NO_BATCH:
+        for name, values in self._epoch_losses.items():
+            bad = (~torch.stack(values).isfinite()).nonzero()
+            if bad.numel():
                 raise MisconfigurationException(
-                    f"{stage}: the objective `{name}` of {self.role} was not finite at batch {int(batch)} of epoch"
+                    f"{stage}: the objective `{name}` of {self.role} was not finite at batch"
+                    f" {self._epoch_steps[name][int(bad[0])]} of epoch"
                     f" {self.stage_epoch}, but training needs finite losses. The last good checkpoint is kept: lower the stage's"
                     " learning rate or the objective's weight, and go on with `--ckpt_path last`."
                 )
@@ -156,19 +155,29 @@ class Recommender(LightningModule):
                 if not isinstance(batch, objective.batch_types):
                     continue
                 value = objective(self.backbone, batch)
-                self._count_loss(objective.name, value.detach(), batch_idx)
-                terms.append(objective.weight(self.stage_epoch) * value)
+                # Kept as they are until the epoch ends: logging or looking at each step would wait for the device.
+                self._epoch_losses.setdefault(objective.name, []).append(value.detach())
+                self._epoch_steps.setdefault(objective.name, []).append(batch_idx)
+                weight = objective.weight(self.stage_epoch)
+                terms.append(value if weight == 1 else weight * value)
         # Objectives' own parameters take part in every step, because DDP waits for the gradient of each parameter.
-        idle = [parameter.sum() * 0.0 for parameter in self.objectives.parameters() if parameter.requires_grad]
+        terms += [parameter.sum() * 0.0 for parameter in self.objectives.parameters() if parameter.requires_grad]
+        loss = terms[0] if len(terms) == 1 else torch.stack(terms).sum()
         # The losses of all the processes add up, but DDP averages their gradients.
-        return torch.stack([*terms, *idle]).sum() * world_size()
+        return loss if world_size() == 1 else loss * world_size()
 
-    def _count_loss(self, name: str, value: Tensor, batch_idx: int) -> None:
-        # Kept on the device: logging or looking at each step would wait for it.
-        bad = torch.where(value.isfinite(), _NO_BATCH, batch_idx)
-        known = name in self._epoch_losses
-        self._epoch_losses[name] = self._epoch_losses[name] + value if known else value
-        self._first_bad[name] = torch.minimum(self._first_bad[name], bad) if known else bad
+    @override
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Training batches lie there already, an epoch at a time."""
+        return batch if batch[0].device == device else super().transfer_batch_to_device(batch, device, dataloader_idx)
+
+    @override
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Lightning notes there which hook runs, some forty times a step, and a Module's own way to set attributes is slow.
+        if name == "_current_fx_name":
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
 
     @override
     def on_train_start(self) -> None:
@@ -178,9 +187,9 @@ class Recommender(LightningModule):
     @override
     def on_train_epoch_end(self) -> None:
         self.check_finite()
-        for name, value in self._epoch_losses.items():
-            self.log(f"{self.role}/loss/{name}", value, reduce_fx="sum", sync_dist=True)
-        self._epoch_losses, self._first_bad = {}, {}
+        for name, values in self._epoch_losses.items():
+            self.log(f"{self.role}/loss/{name}", torch.stack(values).sum(), reduce_fx="sum", sync_dist=True)
+        self._epoch_losses, self._epoch_steps = {}, {}
 
     @override
     def on_validation_epoch_start(self) -> None:

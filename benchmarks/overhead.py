@@ -1,0 +1,188 @@
+"""A whole epoch of every kind of stage in Lightning beside a bare PyTorch loop over the same tensors and the same maths.
+
+`python -m benchmarks.overhead`; on Yelp's blocks where they are, else on a simulated stream of their size.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import statistics
+import tempfile
+import time
+import warnings
+from dataclasses import replace
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.cases import Seconds
+from benchmarks.measuring import machine
+from ccd_lightning.backbones import BPRMF, LightGCN
+from ccd_lightning.callbacks import DistillationCallback, StreamCheckpoint
+from ccd_lightning.callbacks.settings import GenerationSettings
+from ccd_lightning.data import BlockTable, ContinualDataModule, SimulatedStream
+from ccd_lightning.memory import keep_freed_memory
+from ccd_lightning.modules import CollaborativeDistillation, Recommender, Student, Teacher
+from ccd_lightning.objectives import Objective
+from ccd_lightning.trainer import StreamTrainer
+from ccd_lightning.types import Stage, StageKind, StageSettings
+
+YELP = Path(__file__).resolve().parents[2] / "shared" / "data" / "yelp_blocks.parquet"
+SEED = 0
+STAGES = {
+    StageKind.BASE: (Stage(0, StageKind.BASE, 0), StageSettings(batch_size=4096, negatives=2, evaluate_every=0)),
+    StageKind.DISTILLATION: (Stage(1, StageKind.DISTILLATION), StageSettings(batch_size=1024, evaluate_every=0)),
+    StageKind.STUDENT_UPDATE: (Stage(1, StageKind.STUDENT_UPDATE), StageSettings(evaluate_every=0)),
+    StageKind.TEACHER_UPDATE: (Stage(1, StageKind.TEACHER_UPDATE, 0), StageSettings(batch_size=4096, evaluate_every=0)),
+}
+
+
+class Epochs(NamedTuple):
+    """Median processor seconds of an epoch, and what the fit needs beside its epochs."""
+
+    bare: float
+    ours: float
+    around: float
+    steps: int
+
+
+class _EpochClock(Callback):
+    """Notes the time at the start of every epoch and at the end of the last."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.times.append(time.process_time())
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.times.append(time.process_time())
+
+
+def main() -> None:
+    """Print one table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, default=YELP, help="a block table")
+    parser.add_argument("--kinds", nargs="+", default=[kind.value for kind in STAGES], help="kinds of stages")
+    parser.add_argument("--epochs", type=int, default=4, help="epochs of a round")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of both loops in turn")
+    chosen = parser.parse_args()
+    warnings.filterwarnings("ignore")
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    keep_freed_memory()
+    simulated = SimulatedStream(users=15_000, items=12_000, interactions=240_000)
+    stream = ContinualDataModule(BlockTable(chosen.data) if chosen.data.exists() else simulated)
+    table = Table(
+        "stage", "steps", "bare s", "ours s", "ratio", "around s", title=f"{stream.source.describe()}, {machine()}"
+    )
+    for name in chosen.kinds:
+        found = compare(stream, StageKind(name), chosen.epochs, chosen.rounds)
+        row = (found.bare, found.ours, found.ours / found.bare, found.around)
+        table.add_row(name, str(found.steps), *(f"{value:.3f}" for value in row))
+    Console(width=120).print(table)
+
+
+def compare(stream: ContinualDataModule, kind: StageKind, epochs: int, rounds: int) -> Epochs:
+    """Both loops in turn from the same state; processor seconds, since other work on the machine would sway the ratio."""
+    stage, settings = STAGES[kind]
+    bare, ours, around = [], [], []
+    steps = 0
+    for _ in range(rounds):
+        with tempfile.TemporaryDirectory() as folder:
+            learner = _prepared(stream, stage, settings, folder)[1]
+            steps = sum(len(batches) for batches in learner.epoch_batches())
+            bare += _bare_epochs(learner, epochs)
+            trainer, learner = _prepared(stream, stage, settings, folder)
+            started = time.process_time()
+            own = fitted_epochs(trainer, learner, stream, epochs)
+            around.append(time.process_time() - started - sum(own))
+            ours += own
+    return Epochs(*(statistics.median(times) for times in (bare, ours, around)), steps)
+
+
+def fitted_epochs(
+    trainer: StreamTrainer, learner: Recommender, stream: ContinualDataModule, epochs: int
+) -> list[float]:
+    """Processor seconds of each epoch of one Lightning fit, loading and bookkeeping included.
+
+    Args:
+        trainer: an unused one.
+        learner: a model whose stage has begun.
+        stream: where its history comes from.
+        epochs: how many.
+    """
+    clock = _EpochClock()
+    trainer.callbacks.insert(0, clock)
+    with trainer._fresh_loops(learner, replace(learner.settings, max_epochs=epochs)):
+        super(StreamTrainer, trainer).fit(learner, datamodule=stream)
+    return [after - before for before, after in pairwise(clock.times)]
+
+
+def _prepared(
+    stream: ContinualDataModule, stage: Stage, settings: StageSettings, folder: str
+) -> tuple[StreamTrainer, Recommender]:
+    """A stage that is ready to begin, always in the same state."""
+    torch.manual_seed(SEED)
+    system = CollaborativeDistillation(Student(LightGCN(8, graph="block")), [Teacher(BPRMF(64))])
+    distillation = DistillationCallback(GenerationSettings(sample=1024))
+    trainer = quiet_trainer(folder, distillation)
+    trainer.stream = stream
+    if stage.block:
+        for learner in (*system.members(), system.student):
+            learner.begin_stage(Stage(0, StageKind.BASE), settings, stream.history(0), SEED, 0)
+            learner.end_stage()
+    with torch.no_grad():
+        distillation.on_stage_start(trainer, system, stage)
+    learner = system.learner(stage)
+    learner.begin_stage(stage, settings, stream.history(stage.block), SEED, 0)
+    return trainer, learner
+
+
+def quiet_trainer(folder: str, *callbacks: Callback) -> StreamTrainer:
+    """A Trainer that saves and reports as the command line's does, without a logger."""
+    return StreamTrainer(
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        callbacks=[*callbacks, StreamCheckpoint()],
+        default_root_dir=folder,
+    )
+
+
+def _bare_epochs(learner: Recommender, epochs: int) -> list[float]:
+    """What a script without any framework would run: the objectives, the backward pass, the optimizer."""
+    optimizer = learner.configure_optimizers()
+    objectives: list[Objective] = list(learner.objectives)
+    seconds = []
+    for epoch in range(epochs):
+        started = time.process_time()
+        for batches in learner.epoch_batches():
+            for batch in batches:
+                optimizer.zero_grad()
+                with learner.backbone.shared():
+                    asked = [objective for objective in objectives if isinstance(batch, objective.batch_types)]
+                    loss = sum(objective.weight(epoch) * objective(learner.backbone, batch) for objective in asked)
+                loss.backward()
+                optimizer.step()
+        seconds.append(time.process_time() - started)
+    return seconds
+
+
+def case(stream: ContinualDataModule, kind: StageKind) -> Seconds:
+    """One kind as a case of `python -m benchmarks`."""
+    found = compare(stream, kind, epochs=4, rounds=3)
+    return Seconds(found.bare, found.ours, "a bare PyTorch loop, an epoch")
+
+
+CASES = {f"framework overhead, {kind.value}": partial(case, kind=kind) for kind in STAGES}
+
+
+if __name__ == "__main__":
+    main()
