@@ -180,7 +180,7 @@ class DistillationCallback(StreamCallback):
                 teacher.personal,
                 settings.cluster_weight,
                 settings.temperature,
-                settings.neighbours,
+                settings.sample,
                 stream.seed,
             )
         if not settings.output_weight:
