@@ -8,11 +8,12 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import cases, evaluation, training
+from benchmarks import cases, evaluation, graph_distillation, overhead, training
 from benchmarks.table import Findings
 from ccd_lightning.data import BlockTable, ContinualDataModule, SimulatedStream
 from ccd_lightning.memory import keep_freed_memory
 
+CASES = {**cases.CASES, **graph_distillation.CASES, **overhead.CASES}
 YELP = Path(__file__).resolve().parents[2] / "shared" / "data" / "yelp_blocks.parquet"
 
 
@@ -23,7 +24,7 @@ def main() -> None:
     parser.add_argument("--run", type=Path, help="a run of configs/yelp_cpu.yaml whose base teachers teach in a case")
     parser.add_argument("--output", type=Path, help="write the table to this file too, .json or .md")
     real = {**dict(training.real_cases(None)), **dict(evaluation.real_cases())}
-    names = [*cases.CASES, *real]
+    names = [*CASES, *real]
     parser.add_argument("--case", nargs="*", default=names, choices=names, help="cases to run")
     chosen = parser.parse_args()
     warnings.filterwarnings("ignore")
@@ -34,7 +35,7 @@ def main() -> None:
         BlockTable(str(chosen.data)) if is_real else SimulatedStream(users=15_000, items=12_000, interactions=240_000)
     )
     stream = ContinualDataModule(source)
-    known = {**cases.CASES, **real, **dict(training.real_cases(chosen.run))}
+    known = {**CASES, **real, **dict(training.real_cases(chosen.run))}
     findings = Findings(source.describe(), {})
     for name in chosen.case:
         findings.rows[name] = f"no {chosen.data}" if name in real and not is_real else _found(known[name], stream)

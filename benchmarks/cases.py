@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import statistics
-import tempfile
 import time
 from collections.abc import Callable
 from typing import NamedTuple
@@ -13,14 +11,10 @@ import torch
 from torch import Tensor
 
 from ccd_lightning import functional as F
-from ccd_lightning.backbones import BPRMF, LightGCN
-from ccd_lightning.callbacks import DistillationCallback
+from ccd_lightning.backbones import LightGCN
 from ccd_lightning.data import ContinualDataModule, PairSet
-from ccd_lightning.modules import Teacher
 from ccd_lightning.objectives import RankingDistillation
-from ccd_lightning.plan import StreamPlan
-from ccd_lightning.trainer import StreamTrainer
-from ccd_lightning.types import RankingBatch, Side, Stage, StageKind, StageSettings
+from ccd_lightning.types import RankingBatch, Side
 
 
 class Seconds(NamedTuple):
@@ -123,44 +117,6 @@ def negatives_of_an_epoch(stream: ContinualDataModule) -> Seconds:
     return alternate(rejection, lambda: observed.draw_outside(users, 2, generator), "rejection until none is observed")
 
 
-def framework_overhead(stream: ContinualDataModule) -> Seconds:
-    """Five whole epochs of a teacher's base stage: a bare PyTorch loop over the same batches, and the Trainer."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    settings = StageSettings(max_epochs=5, learning_rate=0.002, batch_size=4096, negatives=2, evaluate_every=0)
-    stage, history = Stage(0, StageKind.BASE, 0), stream.history(0)
-
-    def prepared() -> Teacher:
-        teacher = Teacher(BPRMF(64))
-        teacher.begin_stage(stage, settings, history, 0, 0)
-        return teacher
-
-    def bare() -> None:
-        teacher = prepared()
-        optimizer = teacher.configure_optimizers()
-        for _ in range(5):
-            for batches in teacher.epoch_batches():
-                for index, batch in enumerate(batches):
-                    optimizer.zero_grad()
-                    teacher.training_step(batch, index).backward()
-                    optimizer.step()
-
-    def fitted() -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            trainer = StreamTrainer(
-                plan=StreamPlan(base=settings),
-                accelerator="cpu",
-                logger=False,
-                enable_progress_bar=False,
-                callbacks=[DistillationCallback()],
-                default_root_dir=folder,
-            )
-            teacher = prepared()
-            with trainer._fresh_loops(teacher, settings):
-                super(StreamTrainer, trainer).fit(teacher, datamodule=stream)
-
-    return alternate(bare, fitted, "a bare PyTorch loop", rounds=3)
-
-
 CASES: dict[str, Callable[[ContinualDataModule], Seconds]] = {
     case.__name__.replace("_", " "): case
     for case in (
@@ -168,6 +124,5 @@ CASES: dict[str, Callable[[ContinualDataModule], Seconds]] = {
         lightgcn_step,
         ranks_of_all_items,
         negatives_of_an_epoch,
-        framework_overhead,
     )
 }

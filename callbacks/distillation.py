@@ -185,7 +185,7 @@ class DistillationCallback(StreamCallback):
                 teacher.personal if settings.personal else None,
                 settings.cluster_weight,
                 settings.temperature,
-                settings.neighbours,
+                settings.sample,
                 stream.seed,
             )
         if not settings.output_weight:

@@ -94,7 +94,8 @@ class GraphSettings:
         personal: scale the losses by personal imitation weights (PIW), for teachers with `clusters`.
         cluster_weight: weight of the cluster loss of these weights.
         temperature: of the contrastive softmax.
-        neighbours: candidates drawn for the softmax in each step; null takes all old entities.
+        sample: old entities drawn in each step, from which the softmaxes' denominators are estimated without bias beside
+            the exact part of a row's own neighbours; null sums over all old entities.
         output_weight: weight of an auto-encoder's KL to its old outputs; 0 leaves it out.
     """
 
@@ -102,7 +103,7 @@ class GraphSettings:
     personal: bool = True
     cluster_weight: float = 1.0
     temperature: float = 5.0
-    neighbours: int | None = None
+    sample: int | None = None
     output_weight: float = 0.01
 
     def __post_init__(self) -> None:
@@ -110,5 +111,5 @@ class GraphSettings:
         for name in ("weight", "cluster_weight", "output_weight"):
             require_number(name, getattr(self, name), least=0)
         require_number("temperature", self.temperature, above=0)
-        if self.neighbours is not None:
-            require_whole("neighbours", self.neighbours, 1)
+        if self.sample is not None:
+            require_whole("sample", self.sample, 1)

@@ -8,8 +8,6 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from typing_extensions import override
 
-from ccd_lightning.types import Stage
-
 NEVER = 2**31
 
 PLACE = ("block", "stage", "stage_epoch")
@@ -39,13 +37,13 @@ class PlaceInStream(Callback):
     """Writes block, stage and epoch of the stage into every row of the loggers; Lightning's own counts go on over the stages.
 
     Args:
-        stage: what is learned.
+        block: index of the stage's block.
         number: stages that were done before.
         first_epoch: the Trainer's epoch count at the start of the stage.
     """
 
-    def __init__(self, stage: Stage, number: int, first_epoch: int) -> None:
-        self.stage, self.number, self.first_epoch = stage, number, first_epoch
+    def __init__(self, block: int, number: int, first_epoch: int) -> None:
+        self.block, self.number, self.first_epoch = block, number, first_epoch
 
     @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -56,7 +54,7 @@ class PlaceInStream(Callback):
         self._log(trainer, pl_module)
 
     def _log(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        place = (self.stage.block, self.number, trainer.current_epoch - self.first_epoch)
+        place = (self.block, self.number, trainer.current_epoch - self.first_epoch)
         pl_module.log_dict(dict(zip(PLACE, map(float, place), strict=True)), rank_zero_only=True)
 
 

@@ -154,7 +154,7 @@ class StreamTrainer(Trainer):
         learner.begin_stage(stage, settings, stream.history(stage.block), stream.seed, self.current_epoch)
         unfinished = resumable(self._unfinished, Path(self.default_root_dir), self.stages_done + 1, stage, learner)
         if learner.is_trainable():
-            with self._fresh_loops(learner, settings, stage):
+            with self._fresh_loops(learner, settings):
                 super().fit(learner, datamodule=stream, ckpt_path=unfinished, weights_only=True)
         learner.end_stage()
         self.record.add_seconds(stage, time.monotonic() - started, self.current_epoch - learner.first_epoch)
@@ -170,13 +170,15 @@ class StreamTrainer(Trainer):
         return settings.max_epochs or self._epochs_of_a_stage
 
     @contextmanager
-    def _fresh_loops(self, learner: Recommender, settings: StageSettings, stage: Stage) -> Iterator[None]:
+    def _fresh_loops(self, learner: Recommender, settings: StageSettings) -> Iterator[None]:
         """Let one more fit run on this Trainer: epochs and steps count on, whatever stops or watches a stage starts anew."""
+        stage = learner.stage
+        assert stage is not None
         epochs = self.epochs_of(settings)
         self.fit_loop.max_epochs = self.current_epoch + epochs
         self.should_stop = False
         clock = EvaluationClock(learner.first_epoch, epochs, settings.evaluate_every)
-        added: list[Callback] = [clock, PlaceInStream(stage, self.stages_done, learner.first_epoch)]
+        added: list[Callback] = [clock, PlaceInStream(stage.block, self.stages_done, learner.first_epoch)]
         if settings.evaluate_every:
             stop = EarlyStopping(MONITOR, patience=settings.patience, mode="max", check_on_train_epoch_end=False)
             added += [stop, BestState(MONITOR)]

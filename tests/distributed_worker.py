@@ -85,7 +85,7 @@ def graph_model() -> dict[str, Tensor]:
     module.personal = PersonalWeights(4, 3)
     module.objectives.extend(
         [
-            GraphDistillation(OldKnowledge.of(module.backbone, first, 3), 0.5, module.personal, neighbours=11),
+            GraphDistillation(OldKnowledge.of(module.backbone, first, 3), 0.5, module.personal, sample=11),
             RankingDistillation(users, excluded, Side.USER, 0.1, propagated=True),
             RankingDistillation(items, excluded.transpose(), Side.ITEM, 0.1, sample=7),
             Replay(ReplayDraw([ReplaySource("proxy", remembered, 3)], 0.1, chunk=5)),

@@ -40,6 +40,7 @@ from ccd_lightning.functional.losses import (
     multinomial_loss,
     soft_label_loss,
 )
+from ccd_lightning.functional.neighbour_loss import neighbour_loss, places, sampled_neighbour_loss
 from ccd_lightning.functional.ranking import (
     count_higher,
     fuse_ranks,
@@ -78,8 +79,10 @@ __all__ = [
     "multinomial_loss",
     "ndcg",
     "neighbour_distillation",
+    "neighbour_loss",
     "normalised_adjacency",
     "order_items",
+    "places",
     "rank_items",
     "ranks_of",
     "raw_importance",
@@ -90,6 +93,7 @@ __all__ = [
     "retained_average",
     "sample_without_replacement",
     "sampled_logsumexp",
+    "sampled_neighbour_loss",
     "similarity_graph",
     "soft_label_loss",
     "symmetric_matmul",

@@ -230,7 +230,7 @@ class _Propagation(torch.autograd.Function):
         for layer in layers[2:]:
             final += layer
         final /= num_layers + 1
-        return (*final.split(ctx.sizes), *layers[1:])
+        return (final[: len(users)], final[len(users) :], *layers[1:])
 
     @staticmethod
     def backward(ctx: Any, users: Tensor | None, items: Tensor | None, *layers: Tensor | None) -> tuple[Any, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -117,7 +117,8 @@ class GraphDistillation(Objective):
         personal: personal weights; they belong to the teacher and outlive the stage.
         cluster_weight: weight of the cluster loss.
         temperature: of the contrastive softmax.
-        neighbours: old entities drawn for each batch as the softmax's candidates; ``None`` takes all of them.
+        sample: old entities drawn for each step, from which the softmaxes' denominators are estimated without bias
+            (:func:`ccd_lightning.functional.sampled_neighbour_loss`); ``None`` sums over all of them.
         seed: seed of that draw and of the first clusters.
     """
 
@@ -130,12 +131,12 @@ class GraphDistillation(Objective):
         personal: PersonalWeights | None = None,
         cluster_weight: float = 1.0,
         temperature: float = 5.0,
-        neighbours: int | None = None,
+        sample: int | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
         self.old, self.scale, self.personal = old, weight, personal
-        self.cluster_weight, self.temperature, self.neighbours = cluster_weight, temperature, neighbours
+        self.cluster_weight, self.temperature, self.sample = cluster_weight, temperature, sample
         self._generator = seeded_generator(seed, "graph distillation")
         self._rated_by = old.ratings.transpose()
         self._active_users = old.ratings.counts.nonzero().squeeze(-1)
@@ -167,41 +168,50 @@ class GraphDistillation(Objective):
 
     def forward(self, backbone: Backbone, batch: RankingBatch) -> Tensor:
         """Weighted sum of the four losses and the cluster loss."""
-        users = batch.users[torch.isin(batch.users, self._active_users)]
-        items = batch.positives[torch.isin(batch.positives, self._active_items)]
+        users = batch.users[F.places(self._active_users, batch.users)[1]]
+        items = batch.positives[F.places(self._active_items, batch.positives)[1]]
         final = cast(tuple[Tensor, Tensor], backbone.embeddings())
-        user_count, item_count = _global_count(users), _global_count(items)
         present = F.gather_rows(final[0], users)
-        user_weights = self._personal_weights(F.gather_rows(self.old.final[0], users), present) / user_count
-        item_weights = (1 / item_count).expand(items.numel())
+        user_weights = self._personal_weights(F.gather_rows(self.old.final[0], users), present) / _global_count(users)
+        item_weights = (1 / _global_count(items)).expand(items.numel())
+        by_user, by_item = _distinct(users, user_weights), _distinct(items, item_weights)
         user_pool, item_pool = self._pool(self._active_users), self._pool(self._active_items)
         total = final[0].new_zeros(())
         layers = backbone.layers()
         for (old_user, old_item), (user, item) in zip(self.old.layers, layers, strict=True):
-            for target, neighbours, pool, pairs, rows, row_weights in (
-                (old_user, item, item_pool, self.old.ratings, users, user_weights),
-                (old_item, user, user_pool, self._rated_by, items, item_weights),
-                (old_user, user, user_pool, self.old.user_graph, users, user_weights),
-                (old_item, item, item_pool, self.old.item_graph, items, item_weights),
+            for target, neighbours, pool, pairs, weighted in (
+                (old_user, item, item_pool, self.old.ratings, by_user),
+                (old_item, user, user_pool, self._rated_by, by_item),
+                (old_user, user, user_pool, self.old.user_graph, by_user),
+                (old_item, item, item_pool, self.old.item_graph, by_item),
             ):
-                values = F.neighbour_distillation(
-                    F.gather_rows(target, rows),
-                    F.gather_rows(neighbours, pool),
-                    _adjacency(pairs, rows, pool),
-                    self.temperature,
-                )
-                total = total - (values * row_weights).sum()
+                total = total + self._contrast(target, neighbours, pool, pairs, weighted)
         total = self.scale * total / len(layers)
         if self.personal is not None:
             total = total + self.cluster_weight * self._cluster_loss(final[1]) / world_size()
         return total
 
-    def _pool(self, active: Tensor) -> Tensor:
+    def _contrast(
+        self, target: Tensor, neighbours: Tensor, pool: _Pool, pairs: PairSet, weighted: tuple[Tensor, Tensor]
+    ) -> Tensor:
+        """One of the losses on one layer: old rows against the present rows of the other, or the same, kind."""
+        rows, weights = weighted
+        positions, columns = pairs.of(rows)
+        old = F.gather_rows(target, rows)
+        if pool.population > pool.members.numel():
+            return F.sampled_neighbour_loss(
+                old, neighbours, positions, columns, weights, self.temperature, pool.members, pool.population
+            )
+        slots, inside = F.places(pool.members, columns)
+        candidates = F.gather_rows(neighbours, pool.members)
+        return F.neighbour_loss(old, candidates, positions[inside], slots[inside], weights, self.temperature)
+
+    def _pool(self, active: Tensor) -> _Pool:
         """Candidates of the softmax: all the active old entities, or a fresh draw of them in ascending order."""
-        if self.neighbours is None or self.neighbours >= active.numel():
-            return active
-        drawn = torch.randperm(active.numel(), generator=self._generator)[: self.neighbours].to(active.device)
-        return active[drawn.sort().values]
+        if self.sample is None or self.sample >= active.numel():
+            return _Pool(active, active.numel())
+        drawn = torch.randperm(active.numel(), generator=self._generator)[: self.sample].to(active.device)
+        return _Pool(active[drawn.sort().values], active.numel())
 
     def _personal_weights(self, before: Tensor, present: Tensor) -> Tensor:
         """Weights scaled to a mean of 1 over the global batch, float ``(B,)``."""
@@ -217,16 +227,17 @@ class GraphDistillation(Objective):
         return F.cluster_loss(present, self.personal.clusters, max(present.shape[0] - 1, 1))
 
 
-def _adjacency(pairs: PairSet, rows: Tensor, pool: Tensor) -> Tensor:
-    """Sparse 0/1 adjacency ``(B, P)`` of a batch's rows to a pool of ascending columns."""
-    positions, columns = pairs.of(rows)
-    slots = torch.searchsorted(pool, columns).clamp_max(max(pool.numel() - 1, 0))
-    inside = pool[slots] == columns
-    index = torch.stack([positions[inside], slots[inside]])
-    values = torch.ones(index.shape[1], device=index.device)
-    return torch.sparse_coo_tensor(
-        index, values, (rows.numel(), pool.numel()), is_coalesced=True, check_invariants=False
-    )
+class _Pool(NamedTuple):
+    """Members of a softmax in ascending order, int64 ``(m,)``, and how many they were drawn from."""
+
+    members: Tensor
+    population: int
+
+
+def _distinct(rows: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Each row of a batch once, with the sum of its weights: their losses differ in nothing else."""
+    distinct, places = torch.unique(rows, return_inverse=True)
+    return distinct, weights.new_zeros(distinct.numel()).index_add(0, places, weights)
 
 
 def _global_count(rows: Tensor) -> Tensor:

@@ -100,7 +100,7 @@ def _open(sweep: Sweep, storage: str) -> optuna.Study:
         storage=database,
         sampler=_sampler(sweep),
         pruner=_pruner(sweep),
-        direction=sweep.goal,
+        direction=optuna.study.StudyDirection[sweep.goal.upper()],
         load_if_exists=True,
     )
     fixed = json.dumps([sweep.command, sweep.objective, sweep.goal, [repr(part) for part in sweep.parameters]])

@@ -14,7 +14,7 @@ from ccd_lightning.data.pairs import PairSet
 from ccd_lightning.objectives import GraphDistillation, OldKnowledge, PersonalWeights
 from ccd_lightning.types import RankingBatch
 
-from ..tiny import factorisation, interactions, random_history
+from ..tiny import factorisation, random_history
 
 CLOSE = {"rtol": 1e-5, "atol": 2e-6}
 
@@ -169,18 +169,17 @@ def test_knowledge_holds_layers_ratings_and_similarity_graphs(teacher):
     assert torch.equal(dense(old.item_graph), F.similarity_graph(ratings.T, 3).to_dense())
 
 
-def by_definition(old: OldKnowledge, model: BPRMF, pools: tuple[Tensor, Tensor] | None = None) -> Tensor:
+def by_definition(old: OldKnowledge, model: BPRMF) -> Tensor:
     """The four losses in float64 by dense softmaxes, averaged over the layers."""
     ratings, graphs = dense(old.ratings), (dense(old.user_graph), dense(old.item_graph))
     active = tuple(ratings.sum(axis).nonzero()[:, 0] for axis in (1, 0))
-    pools = pools or active
     rows = [ids[torch.isin(ids, known)] for ids, known in zip((USERS, ITEMS), active, strict=True)]
     total = torch.zeros((), dtype=torch.float64)
     layers = model.layers()
     for kept, present in zip(old.layers, layers, strict=True):
         for own, other, links in ((0, 1, ratings), (1, 0, ratings.T), (0, 0, graphs[0]), (1, 1, graphs[1])):
-            logits = kept[own][rows[own]].double() @ present[other][pools[other]].double().T / 5.0
-            chosen = links[rows[own]][:, pools[other]].double()
+            logits = kept[own][rows[own]].double() @ present[other][active[other]].double().T / 5.0
+            chosen = links[rows[own]][:, active[other]].double()
             value = (chosen * logits.log_softmax(1)).sum(1) / chosen.sum(1).clamp_min(1e-8)
             total = total - value.mean()
     return total / len(layers)
@@ -196,15 +195,31 @@ def test_losses_of_all_layers_equal_the_dense_definition(teacher):
     assert all(table.grad.abs().sum() > 0 for table in model.parameters())
 
 
-def test_a_draw_of_candidates_bounds_the_softmax(teacher):
+def test_a_draw_of_candidates_estimates_the_softmax_anew_in_each_step(teacher):
     _, old, model, _ = teacher
-    objective = GraphDistillation(old, weight=1.0, neighbours=4, seed=5)
-    twin = GraphDistillation(old, weight=1.0, neighbours=4, seed=5)
-    pools = tuple(twin._pool(active) for active in (twin._active_users, twin._active_items))
-    assert all(len(pool) == 4 and (pool.diff() > 0).all() for pool in pools)
+    objective = GraphDistillation(old, weight=1.0, sample=4, seed=5)
+    twin = GraphDistillation(old, weight=1.0, sample=4, seed=5)
+    pools = [twin._pool(active) for active in (twin._active_users, twin._active_items)]
+    assert all(len(pool.members) == 4 and (pool.members.diff() > 0).all() for pool in pools)
+    assert [pool.population for pool in pools] == [len(twin._active_users), len(twin._active_items)]
     found = objective(model, batch_of(USERS, ITEMS))
-    torch.testing.assert_close(found.double(), by_definition(old, model, pools), rtol=1e-4, atol=1e-5)
-    assert not torch.equal(objective._pool(objective._active_users), pools[0])
+    assert not torch.equal(objective._pool(objective._active_users).members, pools[0].members)
+    found.backward()
+    assert all(table.grad.abs().sum() > 0 for table in model.parameters())
+
+
+@pytest.mark.parametrize("sample", [14, 1000])
+def test_a_draw_of_everybody_is_the_exact_loss(teacher, sample):
+    _, old, model, _ = teacher
+    found = GraphDistillation(old, weight=1.0, sample=sample)(model, batch_of(USERS, ITEMS))
+    torch.testing.assert_close(found.double(), by_definition(old, model), rtol=1e-4, atol=1e-5)
+
+
+def test_the_sampled_loss_comes_close_to_the_exact_one(teacher):
+    _, old, model, _ = teacher
+    objective = GraphDistillation(old, weight=1.0, sample=8)
+    found = torch.stack([objective(model, batch_of(USERS, ITEMS)).detach() for _ in range(200)])
+    assert float(found.mean()) == pytest.approx(float(by_definition(old, model)), rel=0.02)
 
 
 def test_a_batch_without_old_entities_costs_nothing(teacher):
@@ -286,12 +301,3 @@ def test_learning_pulls_present_neighbours_to_the_old_embeddings(teacher):
         loss.backward()
         optimizer.step()
     assert values[-1] < values[0] - 0.3
-
-
-def test_pairs_outside_the_pool_are_no_neighbours():
-    from ccd_lightning.objectives.graph_distillation import _adjacency
-
-    pairs = PairSet.from_interactions(interactions([(0, 1), (0, 4), (2, 0), (2, 5)]), 3, 6)
-    found = _adjacency(pairs, torch.tensor([2, 0, 1]), torch.tensor([1, 5]))
-    assert found.to_dense().tolist() == [[0, 1], [1, 0], [0, 0]]
-    assert _adjacency(pairs, torch.tensor([1]), torch.empty(0, dtype=torch.long)).shape == (1, 0)

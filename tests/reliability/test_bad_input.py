@@ -164,12 +164,12 @@ def test_cutoffs_beyond_the_catalogue_are_refused_before_training_with_the_sizes
 @pytest.mark.parametrize("teacher", [BPRMF, MultVAE])
 @pytest.mark.parametrize("sample", [None, 10_000])
 def test_lists_longer_than_the_catalogue_take_all_of_it(tmp_path: Path, teacher: Any, sample: int | None) -> None:
-    """`top_n`, `list_length`, `sample`, `exclusion` and `neighbours` are limits, so a small catalogue is no mistake."""
+    """`top_n`, `list_length`, `sample`, `exclusion` are limits, so a small catalogue is no mistake."""
     callback = DistillationCallback(
         GenerationSettings(list_length=10_000, sample=sample),
         ReplaySettings(top_n=10_000, stability=9_000, plasticity=10_000),
         ReplaySettings(top_n=10_000, stability=9_000, student=1),
-        GraphSettings(weight=1.0, neighbours=10_000),
+        GraphSettings(weight=1.0, sample=10_000),
         exclusion=10_000,
     )
     trainer = StreamTrainer(

@@ -67,7 +67,7 @@ def fit(folder: Path, table: Path, *more: str) -> list[str]:
         *arguments,
         *data,
         *("--config", str(teachers), "--trainer.precision=64-true", "--data.evaluation_batch=16"),
-        *("--distillation.graph.weight=1", "--distillation.graph.neighbours=20", "--distillation.generation.sample=20"),
+        *("--distillation.graph.weight=1", "--distillation.graph.sample=20", "--distillation.generation.sample=20"),
         "--checkpoint.every_seconds=0",
         *(f"--trainer.plan.{kind}.batch_size={size}" for kind, size in sizes.items()),
         *more,

@@ -252,7 +252,7 @@ def test_stream_resumes_within_a_stage_bit_for_bit(
     tmp_path: Path, run_stream: RunStream, stage: str, epoch: int
 ) -> None:
     def settings() -> dict[str, Any]:
-        graph = GraphSettings(weight=1.0, neighbours=20)
+        graph = GraphSettings(weight=1.0, sample=20)
         return {
             "system": CollaborativeDistillation(
                 Student(LightGCN(4)), [Teacher(BPRMF(8), clusters=3), Teacher(MultVAE(8))], ks=(20,)
