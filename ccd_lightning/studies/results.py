@@ -70,8 +70,9 @@ def best_baseline(table: pl.DataFrame, study: Study, model: str) -> str | None:
         return None
     last = valid.filter(pl.col("block") == valid["block"].max())
     common = last.filter(pl.len().over("seed") == last["method"].n_unique())
-    means = (last if common.is_empty() else common).group_by("method").agg(pl.col("H").mean())
-    found: str = means.sort("H", "method", descending=[True, False])["method"][0]
+    means = (last if common.is_empty() else common).group_by("method", maintain_order=True).agg(pl.col("H").mean())
+    # Of equal ones the first in the study.
+    found: str = means.sort("H", descending=True, maintain_order=True)["method"][0]
     return found
 
 

@@ -95,6 +95,12 @@ def test_baselines_are_compared_on_the_seeds_that_all_of_them_have(study: Study)
     assert best_baseline(alone, study, "student") == "plain"
 
 
+def test_of_equal_baselines_the_first_is_chosen(study: Study) -> None:
+    table = long_table(study).filter(pl.col("method") == "sampled")
+    twin = table.with_columns(method=pl.lit("plain"))
+    assert best_baseline(pl.concat([table, twin]), study, "teacher") == "plain"
+
+
 def cells(text: str, head: str, method: str) -> list[str]:
     """The cells of a method's line in the table whose first column has this head."""
     part = text[text.index(f"| {head} |") :].split("\n\n")[0]
