@@ -134,8 +134,9 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Watch:
 def test_memory_stays_flat_over_many_blocks(watched: Watch) -> None:
     first = WARM_UP // LOOK_EVERY - 1
     grown = (watched.resident[-1] - watched.resident[first]) / (BLOCKS - WARM_UP)
-    # One optimizer of a teacher holds more than half a mebibyte, the numbers of one more block to measure a tenth.
-    assert grown < 0.4 * MIB, [round(value / MIB, 1) for value in watched.resident]
+    # The optimizers of a block's stages alone hold two mebibytes; the numbers of one more block to measure, the rows of its new
+    # user and item and the gaps between them take half a one.
+    assert grown < 1.0 * MIB, [round(value / MIB, 1) for value in watched.resident]
 
 
 @pytest.mark.slow
