@@ -13,7 +13,6 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning_utilities.core.rank_zero import rank_zero_only
 from typing_extensions import override
 
-from ccd_lightning import commands
 from ccd_lightning.callbacks import (
     DistillationCallback,
     Recommendations,
@@ -24,6 +23,7 @@ from ccd_lightning.callbacks import (
     trial_folder,
 )
 from ccd_lightning.checkpoint import has_saved, refuse_second_stream, whole_file
+from ccd_lightning.command_names import COMMANDS
 from ccd_lightning.config_files import check_config_files
 from ccd_lightning.data import ContinualDataModule
 from ccd_lightning.hooks import StreamCallback
@@ -37,7 +37,7 @@ from ccd_lightning.trainer import StreamTrainer
 USER_ERROR = 2
 """Exit code of a mistake in input or configuration."""
 
-_EPILOG = f"Beside the subcommands: {', '.join(commands.NAMES)}. Each has a `--help`."
+_EPILOG = f"Beside the subcommands: {', '.join(COMMANDS)}. Each has a `--help`."
 
 
 class _ConfigKeeper(StreamCallback):
@@ -177,7 +177,7 @@ class CCDCLI(LightningCLI):
 
 def _run_command(name: str, *arguments: str) -> None:
     """Run one of the commands that stand beside the Trainer's."""
-    command = import_module(f"{commands.__name__}.{name}")
+    command = import_module(f"ccd_lightning.commands.{name}")
     parser = KindParser(prog=f"train.py {name}", description=command.__doc__)
     command.add_arguments(parser)
     command.run(parser.parse_args(list(arguments)))
@@ -194,7 +194,7 @@ def main(args: list[str] | None = None) -> None:
     keep_freed_memory()
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
-        if arguments and arguments[0] in commands.NAMES:
+        if arguments and arguments[0] in COMMANDS:
             _run_command(*arguments)
         else:
             CCDCLI(arguments)

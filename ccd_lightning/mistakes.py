@@ -15,7 +15,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser
 from typing_extensions import override
 
-from ccd_lightning import commands
+from ccd_lightning.command_names import COMMANDS
 
 _PACKAGES = ("data", "backbones", "modules", "callbacks")
 _HELP = "`--help` behind the subcommand lists every option."
@@ -148,7 +148,7 @@ def _place(complaint: Complaint) -> str:
 def _about_command(reason: str) -> str | None:
     found = _UNKNOWN_COMMAND.search(reason)
     if found:
-        known = [*re.findall(r"\w+", found["known"]), *commands.NAMES]
+        known = [*re.findall(r"\w+", found["known"]), *COMMANDS]
         return (
             f"There is no subcommand `{found['given']}`{meant(found['given'], known)} Expected one of {_quoted(known)}."
         )

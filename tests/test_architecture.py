@@ -24,7 +24,10 @@ LAYERS = (
     ("reporting",),
     ("callbacks",),
     ("studies",),
-    ("cli", "commands", "config_files", "mistakes", "sweeps"),
+    ("command_names", "config_files", "mistakes"),
+    ("sweeps",),
+    ("commands",),
+    ("cli",),
 )
 LAYER_OF = {name: depth for depth, names in enumerate(LAYERS) for name in names}
 
