@@ -133,6 +133,8 @@ def _teachers_of(checkpoint: Path, history: History) -> TeacherSystem:
         prefix = f"teachers.{number}.backbone."
         model = LightGCN(128)
         model.load_state_dict({name[len(prefix) :]: state[name] for name in state if name.startswith(prefix)})
+        if (model.num_users, model.num_items) != (history.block.num_users, history.block.num_items):
+            raise SkippedError(f"the teachers of {checkpoint} were trained on other data")
         model.observe(history)
         members.append(model)
     return TeacherSystem(members)

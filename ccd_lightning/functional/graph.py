@@ -188,6 +188,11 @@ def _check_ids(kind: str, ids: Tensor, count: int) -> None:
 
 def _product(adjacency: Tensor, dense: Tensor) -> Tensor:
     """Sparse CSR times dense, in the precision of both, without gradient."""
+    if adjacency.shape[1] != len(dense):
+        raise ValueError(
+            f"Found {len(dense)} rows for a graph of {adjacency.shape[1]} nodes, expected one row for each node."
+            " Grow the table, or build the graph over as many users and items."
+        )
     with torch.autocast(dense.device.type, enabled=False):
         dense = dense.contiguous()
         if dense.device.type != "cpu" or dense.dtype != torch.float32:
@@ -243,4 +248,4 @@ class _Propagation(torch.autograd.Function):
         total = final
         for grad in reversed(layers):
             total = symmetric_matmul(ctx.adjacency, total if grad is None else total + grad).add_(final)
-        return (None, None, *total.split(ctx.sizes))
+        return None, None, total[: ctx.sizes[0]], total[ctx.sizes[0] :]

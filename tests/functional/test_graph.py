@@ -218,3 +218,10 @@ def test_single_precision_products_equal_the_dense_ones(density):
     dense = torch.randn(50, 7, generator=torch.Generator().manual_seed(1))
     expected = torch.from_numpy(dense_adjacency(rating.numpy())).float() @ dense
     torch.testing.assert_close(symmetric_matmul(adjacency, dense), expected)
+
+
+@pytest.mark.parametrize("rows", [2, 4])
+def test_products_refuse_a_table_of_another_size(rows):
+    swap = normalised_adjacency(torch.tensor([0]), torch.tensor([1]), 1, 2)
+    with pytest.raises(ValueError, match=f"Found {rows} rows for a graph of 3 nodes, expected one row for each node"):
+        symmetric_matmul(swap, torch.zeros(rows, 2))
