@@ -132,15 +132,15 @@ class PairSet:
         keys = (rows * (self.num_columns + 1))[:, None] + draw
         # In order, each search begins near the one before; to and fro in a large set, most of its steps miss the caches.
         ordered = keys.flatten().sort()
-        found = torch.empty_like(ordered.values)
-        found[ordered.indices] = torch.searchsorted(self._gap_keys, ordered.values, right=True)
+        found = torch.searchsorted(self._gap_keys, ordered.values, right=True)
+        found = torch.empty_like(found).scatter_(0, ordered.indices, found)
         smaller = found.view_as(keys) - starts[:, None]
         return torch.where(full[:, None], draw, draw + smaller)
 
     def _spans(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """First place and number of each row's pairs, int64 ``(B,)`` both; rows beyond the set begin where it ends."""
-        starts = self.offsets[rows.clamp_max(self.num_rows)]
-        return starts, self.offsets[(rows + 1).clamp_max(self.num_rows)] - starts
+        starts = self.offsets.index_select(0, rows.clamp_max(self.num_rows))
+        return starts, self.offsets.index_select(0, (rows + 1).clamp_max(self.num_rows)) - starts
 
 
 def _check_ids(kind: str, ids: Tensor, count: int) -> None:

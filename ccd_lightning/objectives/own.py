@@ -43,6 +43,7 @@ class OwnLoss(Objective):
             users = active[torch.randperm(active.numel(), generator=generator)]
             return BatchSet(UserBatch, (users,), batch_size, owner=users)
         order = torch.randperm(self.interactions.size, generator=generator)
-        users, items = self.interactions.users[order], self.interactions.items[order]
+        # Several times faster than indexing where the columns outgrow the caches.
+        users, items = (column.index_select(0, order) for column in self.interactions)
         negatives = self.forbidden.draw_outside(users, self.negatives, generator)
         return BatchSet(RankingBatch, (users, items, negatives), batch_size, owner=users)

@@ -124,7 +124,7 @@ class Replay(Objective):
         if self._pairs is None or not self._pairs[0].numel():
             return None
         order = torch.randperm(self._pairs[0].numel(), generator=generator)
-        columns = tuple(column[order] for column in self._pairs)
+        columns = tuple(column.index_select(0, order) for column in self._pairs)
         return BatchSet(SoftLabelBatch, columns, batch_size)
 
     def forward(self, backbone: Backbone, batch: SoftLabelBatch) -> Tensor:
