@@ -25,6 +25,7 @@ from ccd_lightning.types import Batch, EvaluationBatch, Stage, StageSettings
 MONITOR = "valid/recall@20"
 """What early stopping and best-state keeping watch."""
 
+
 class Recommender(LightningModule):
     """A backbone, the objectives of its present stage, and how it is optimised.
 
