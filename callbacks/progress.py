@@ -55,7 +55,7 @@ class StreamProgress(StreamCallback):
         self._screen.tell(
             f"{trainer.stream.source.describe()}: {len(blocks)} blocks, {blocks[-1].num_users} users,"
             f" {blocks[-1].num_items} items, {len(self._work) - trainer.stages_done} of {len(self._work)} stages to go,"
-            f" into {trainer.default_root_dir}"
+            f" on {trainer.strategy.root_device}, into {trainer.default_root_dir}"
         )
 
     @override

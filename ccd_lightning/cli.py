@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
@@ -31,6 +32,7 @@ from ccd_lightning.memory import keep_freed_memory
 from ccd_lightning.mistakes import KindParser, message_of
 from ccd_lightning.modules import CollaborativeDistillation
 from ccd_lightning.processes import ProcessLostError
+from ccd_lightning.reporting.quiet import QuietLightning
 from ccd_lightning.signals import was_requeued
 from ccd_lightning.trainer import StreamTrainer
 
@@ -128,11 +130,24 @@ class CCDCLI(LightningCLI):
     def instantiate_classes(self) -> None:
         """Build what the configuration names; values of a wrong type are mistakes in it."""
         try:
-            super().instantiate_classes()
+            # What Lightning says of devices and of its other products would come before every command.
+            with QuietLightning():
+                super().instantiate_classes()
         except TypeError as error:
             raise MisconfigurationException(
                 f"What the configuration names cannot be built ({error}): mend the value; `--debug` shows where it happened."
             ) from error
+
+    @override
+    def _set_seed(self) -> None:
+        with QuietLightning():
+            super()._set_seed()
+
+    @override
+    def _run_subcommand(self, subcommand: str) -> None:
+        """A fit is told by `StreamProgress`, which can let Lightning speak."""
+        with nullcontext() if subcommand == "fit" else QuietLightning():
+            super()._run_subcommand(subcommand)
 
     def before_test(self) -> None:
         """Only a trained stream can be measured."""

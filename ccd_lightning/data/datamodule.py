@@ -107,6 +107,12 @@ class ContinualDataModule(LightningDataModule):
     def predict_dataloader(self) -> UserLoader:
         return UserLoader(self.predict_users, self.evaluation_batch)
 
+    @override
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Batches of training lie there already, an epoch at a time."""
+        first = batch if isinstance(batch, torch.Tensor) else batch[0]
+        return batch if first.device == device else super().transfer_batch_to_device(batch, device, dataloader_idx)
+
     def _evaluation(self, blocks: tuple[int, ...], split: Split, beside: Split | None = None) -> EvaluationLoader:
         asked = (blocks, split, beside)
         if asked not in self._loaders:

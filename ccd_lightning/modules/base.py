@@ -168,11 +168,6 @@ class Recommender(LightningModule):
         return loss if world_size() == 1 else loss * world_size()
 
     @override
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """Training batches lie there already, an epoch at a time."""
-        return batch if batch[0].device == device else super().transfer_batch_to_device(batch, device, dataloader_idx)
-
-    @override
     def __setattr__(self, name: str, value: Any) -> None:
         # Lightning notes there which hook runs, some forty times a step, and a Module's own way to set attributes is slow.
         if name == "_current_fx_name":
