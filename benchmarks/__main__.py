@@ -38,6 +38,7 @@ def main() -> None:
     known = {**CASES, **real, **dict(training.real_cases(chosen.run))}
     findings = Findings(source.describe(), {})
     for name in chosen.case:
+        print(name, flush=True)
         findings.rows[name] = f"no {chosen.data}" if name in real and not is_real else _found(known[name], stream)
     findings.show()
     if chosen.output is not None:

@@ -15,7 +15,7 @@ SCORE_CAP = 10.0
 """Scores above it count as the cap, so that no exponential overflows (paper's release)."""
 
 # Scores treated at a time on a CPU, so that they stay in the cache from one operation to the next.
-_CHUNK_SCORES = 2**19
+_CHUNK_SCORES = 2**18
 
 # Where a row's best score is this far below the cap or farther, its exponentials are taken relative to the best score.
 _NEAR_CAP = 50.0
