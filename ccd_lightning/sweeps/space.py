@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from optuna.trial import Trial
+from optuna.trial import BaseTrial
 
 DISTRIBUTIONS = ("constant", "categorical", "int_uniform", "uniform", "q_uniform", "log_uniform", "log_uniform_values")
 """What can be drawn here; W&B knows more."""
@@ -37,7 +37,7 @@ class Parameter:
     step: float | None = None
     log: bool = False
 
-    def suggest(self, trial: Trial) -> Any:
+    def suggest(self, trial: BaseTrial) -> Any:
         """The trial's value."""
         if len(self.values) == 1:
             return self.values[0]
