@@ -23,7 +23,8 @@ LAYERS = (
     ),
     ("reporting",),
     ("callbacks",),
-    ("cli", "commands", "config_files", "mistakes", "sweeps"),
+    ("sweeps",),
+    ("cli", "commands", "config_files", "mistakes"),
 )
 LAYER_OF = {name: depth for depth, names in enumerate(LAYERS) for name in names}
 
