@@ -6,7 +6,6 @@ import io
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -115,35 +114,28 @@ def _against_blocks(trainer: StreamTrainer, system: CollaborativeDistillation) -
 def _begin(logger: WandbLogger, folder: Path) -> Run:
     """The logger's W&B run, which is the folder's own unless the user, or a sweep's agent, names another one."""
     folder.mkdir(parents=True, exist_ok=True)
-    with _environment({"WANDB_DIR": str(folder), **_saved(folder / FILE)}):
-        run: Run = logger.experiment
+    # Only here the folder is known to be right, and W&B reads its variables once a process: so the built logger is told.
+    options = logger._wandb_init
+    options["id"] = options["id"] or os.environ.get("WANDB_RUN_ID") or _saved(folder / FILE)
+    # LightningCLI passes every option on, and so takes away the logger's own default: W&B would begin the run afresh.
+    options["resume"] = options["resume"] or "allow"
+    options["dir"] = options["dir"] or os.environ.get("WANDB_DIR") or str(folder)
+    run: Run = logger.experiment
     if not run.disabled:
-        kept = {"WANDB_RUN_ID": run.id, "WANDB_SWEEP_ID": run.sweep_id}
-        write_atomically(folder / FILE, to_json({name: value for name, value in kept.items() if value}))
+        write_atomically(folder / FILE, to_json({"id": run.id}))
     return run
 
 
-def _saved(path: Path) -> dict[str, str]:
+def _saved(path: Path) -> str | None:
+    if not path.is_file():
+        return None
     try:
-        saved = json.loads(path.read_text()) if path.is_file() else {}
-        return {name: str(saved[name]) for name in ("WANDB_RUN_ID", "WANDB_SWEEP_ID") if name in saved}
-    except (ValueError, TypeError) as error:
+        return str(json.loads(path.read_text())["id"])
+    except (ValueError, TypeError, KeyError) as error:
         raise MisconfigurationException(
-            f"{path} should name the W&B run that the folder belongs to, as JSON, but cannot be read ({error}): remove it to go"
-            " on in a new W&B run, or name the run in WANDB_RUN_ID."
+            f"{path} should name the W&B run that the folder belongs to, as JSON with an `id`, but cannot be read so ({error}):"
+            " remove it to go on in a new W&B run, or name the run in WANDB_RUN_ID."
         ) from error
-
-
-@contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Variables for a while; those that are set already stay as they are."""
-    added = {name: value for name, value in values.items() if not os.environ.get(name)}
-    os.environ.update(added)
-    try:
-        yield
-    finally:
-        for name in added:
-            os.environ.pop(name, None)
 
 
 def _tables(trainer: StreamTrainer) -> dict[str, Any]:

@@ -5,13 +5,37 @@ from __future__ import annotations
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import EarlyStopping
 from torch import Tensor
 from typing_extensions import override
+
+from ccd_lightning.modules import MONITOR
+from ccd_lightning.types import Stage, StageSettings
 
 NEVER = 2**31
 
 PLACE = ("block", "stage", "stage_epoch")
 """Columns by which a logger's rows are found again; stages are counted from 0 over the stream."""
+
+
+def stage_callbacks(
+    stage: Stage, number: int, first_epoch: int, epochs: int, settings: StageSettings
+) -> list[Callback]:
+    """What watches over one stage.
+
+    Args:
+        stage: what is learned.
+        number: stages that were done before.
+        first_epoch: the Trainer's epoch count at the start of the stage.
+        epochs: epochs of the stage at most.
+        settings: how often it is evaluated, and how long without a better value.
+    """
+    clock = EvaluationClock(first_epoch, epochs, settings.evaluate_every)
+    always: list[Callback] = [clock, PlaceInStream(stage.block, number, first_epoch)]
+    if not settings.evaluate_every:
+        return always
+    stop = EarlyStopping(MONITOR, patience=settings.patience, mode="max", check_on_train_epoch_end=False)
+    return [*always, stop, BestState(MONITOR)]
 
 
 class EvaluationClock(Callback):

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import EarlyStopping
 from typing_extensions import override
 
 from ccd_lightning.checkpoint import find_saved
@@ -19,13 +18,13 @@ from ccd_lightning.checks import require_stream_options, require_whole
 from ccd_lightning.data import ContinualDataModule
 from ccd_lightning.export import Role, export_system
 from ccd_lightning.hooks import StreamCallback
-from ccd_lightning.modules import MONITOR, CollaborativeDistillation, Recommender
+from ccd_lightning.modules import CollaborativeDistillation, Recommender
 from ccd_lightning.plan import MEASURED, StreamPlan
 from ccd_lightning.processes import refuse_spawned, surviving
 from ccd_lightning.record import StreamRecord
 from ccd_lightning.resume import restore_stream, resumable, where_to_go_on
 from ccd_lightning.signals import StreamSignals
-from ccd_lightning.stage_callbacks import BestState, EvaluationClock, PlaceInStream
+from ccd_lightning.stage_callbacks import stage_callbacks
 from ccd_lightning.types import Split, Stage, StageSettings
 
 
@@ -177,11 +176,7 @@ class StreamTrainer(Trainer):
         epochs = self.epochs_of(settings)
         self.fit_loop.max_epochs = self.current_epoch + epochs
         self.should_stop = False
-        clock = EvaluationClock(learner.first_epoch, epochs, settings.evaluate_every)
-        added: list[Callback] = [clock, PlaceInStream(stage.block, self.stages_done, learner.first_epoch)]
-        if settings.evaluate_every:
-            stop = EarlyStopping(MONITOR, patience=settings.patience, mode="max", check_on_train_epoch_end=False)
-            added += [stop, BestState(MONITOR)]
+        added = stage_callbacks(stage, self.stages_done, learner.first_epoch, epochs, settings)
         kept = list(self.callbacks)
         self.callbacks.extend(added)
         try:

@@ -12,7 +12,6 @@ from typing import Any
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import OmegaConf
 
-from ccd_lightning.mistakes import meant, message_of
 from ccd_lightning.record import ROLES
 from ccd_lightning.reporting import AVERAGES
 from ccd_lightning.sweeps.space import Parameter, read_parameter
@@ -89,7 +88,7 @@ def read_sweep(path: Path) -> Sweep:
     content = _load(path)
     for key in content:
         if key not in _KEYS:
-            raise _mistake(path, f"has `{key}`{meant(key, _KEYS)[:-1]}", f"expected are {', '.join(_KEYS)}")
+            raise _mistake(path, f"has `{key}`", f"expected are {', '.join(_KEYS)}")
     _require_word(path, "method", content.get("method"), METHODS)
     metric = _mapping(path, content, "metric")
     found = _OBJECTIVE.fullmatch(str(metric.get("name")))
@@ -125,7 +124,7 @@ def _load(path: Path) -> dict[str, Any]:
         # Placeholders such as ${args} are W&B's, and stay.
         content: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
     except Exception as error:
-        raise _mistake(path, f"cannot be read ({message_of(error)})", "expected is YAML") from error
+        raise _mistake(path, f"cannot be read ({' '.join(str(error).split())})", "expected is YAML") from error
     if not isinstance(content, dict):
         raise _mistake(path, "holds no mapping", "expected are keys such as `method` and `parameters`")
     return content

@@ -19,7 +19,8 @@ from omegaconf import OmegaConf
 from optuna.pruners import BasePruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
 from optuna.samplers import BaseSampler, GridSampler, RandomSampler, TPESampler
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback, fail_stale_trials
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.study import StudyDirection
+from optuna.trial import FixedTrial, FrozenTrial, Trial, TrialState
 
 from ccd_lightning.sweeps.file import Sweep
 from ccd_lightning.sweeps.trial import TrialFailedError, run_trial
@@ -100,7 +101,7 @@ def _open(sweep: Sweep, storage: str) -> optuna.Study:
         storage=database,
         sampler=_sampler(sweep),
         pruner=_pruner(sweep),
-        direction=optuna.study.StudyDirection[sweep.goal.upper()],
+        direction=StudyDirection.MAXIMIZE if sweep.goal == "maximize" else StudyDirection.MINIMIZE,
         load_if_exists=True,
     )
     fixed = json.dumps([sweep.command, sweep.objective, sweep.goal, [repr(part) for part in sweep.parameters]])
@@ -189,7 +190,7 @@ def _run(sweep: Sweep, study: optuna.Study, trial: Trial, folder: Path) -> float
 
 
 def _settings(sweep: Sweep, trial: FrozenTrial) -> dict[str, Any]:
-    again = optuna.trial.FixedTrial(trial.params, trial.number)
+    again = FixedTrial(trial.params, trial.number)
     return {part.name: part.suggest(again) for part in sweep.parameters}
 
 

@@ -73,7 +73,7 @@ def test_max_iter_trims_first_where_wandb_does(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"methd": 1}, "has `methd`; did you mean `method`"),
+        ({"methd": 1}, "has `methd`, but expected are .*method"),
         ({"method": "guess"}, "method: guess.*random, grid, bayes"),
         ({"metric": {"name": "loss", "goal": "maximize"}}, "metric 'loss'.*stream/student/H"),
         ({"metric": {"name": "stream/student/H", "goal": "up"}}, "goal: up"),

@@ -15,14 +15,14 @@ from ccd_lightning.callbacks import StreamReport, WandbStream, trial_folder
 from ccd_lightning.callbacks.wandb_stream import FILE
 from ccd_lightning.cli import main
 from tests.helpers import CONFIGS, short_simulated_fit
-from tests.tracking.offline import OfflineRun
+from tests.tracking.offline import OfflineRun, end_run
 
 OVERLAY = ["--config", str(CONFIGS / "wandb.yaml")]
 
 
 def fitted(folder: Path, blocks: int, *arguments: str) -> None:
     main([*short_simulated_fit("ccd", folder, blocks), *OVERLAY, *arguments])
-    wandb.finish()
+    end_run()
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, offline: pytest.MonkeyPatch) 
 
 def test_a_stream_that_goes_on_stays_the_same_run(runs: tuple[Path, list[OfflineRun]]) -> None:
     folder, (first, second) = runs
-    assert first.id == second.id == json.loads((folder / FILE).read_text())["WANDB_RUN_ID"]
+    assert first.id == second.id == json.loads((folder / FILE).read_text())["id"]
 
 
 def test_losses_and_validation_name_block_and_stage(runs: tuple[Path, list[OfflineRun]]) -> None:
@@ -120,7 +120,7 @@ def test_student_is_an_artifact_of_every_block(runs: tuple[Path, list[OfflineRun
 def test_a_test_goes_on_with_the_run(runs: tuple[Path, list[OfflineRun]]) -> None:
     folder, (first, _) = runs
     main(["test", "--config", str(folder / "config.yaml"), "--ckpt_path", "last"])
-    wandb.finish()
+    end_run()
     newest = OfflineRun(sorted((folder / "wandb").glob("offline-run-*"))[-1])
     assert newest.id == first.id
     assert newest.column("test/student/recall@20/D2")
@@ -132,6 +132,20 @@ def test_without_a_wandb_logger_nothing_happens() -> None:
     callback.on_stream_start(trainer, None)
     callback.on_block_end(trainer, None, None)
     assert wandb.run is None
+
+
+def test_a_run_is_gone_on_with_also_where_the_command_line_builds_the_logger(
+    tmp_path: Path, offline: pytest.MonkeyPatch
+) -> None:
+    # LightningCLI passes None for every option that is not given.
+    logger = WandbLogger(save_dir=None, resume=None)
+    trainer: Any = SimpleNamespace(loggers=[logger], is_global_zero=True, default_root_dir=str(tmp_path))
+    (tmp_path / FILE).write_text('{"id": "before"}')
+    WandbStream().on_stream_restored(trainer, None)  # type: ignore[arg-type]
+    run = logger.experiment
+    end_run()
+    assert (run.id, run.settings.resume) == ("before", "allow")
+    assert list((tmp_path / "wandb").glob("offline-run-*-before"))
 
 
 def test_other_processes_do_not_touch_the_run(tmp_path: Path) -> None:

@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import wandb
 import yaml
 from sweeps import next_run
 from wandb.wandb_agent import Agent
 
 from ccd_lightning.cli import main
 from tests.helpers import CONFIGS, short_simulated_fit
-from tests.tracking.offline import OfflineRun
+from tests.tracking.offline import OfflineRun, end_run
 
 ROOT = CONFIGS.parent
 
@@ -58,6 +57,6 @@ def test_a_trial_of_the_shipped_sweep_logs_its_objective(
 
     # The agent starts a trial again that was taken off its machine: it goes on, in W&B too.
     main(["fit", *sweep["command"][4:6], *small])
-    wandb.finish()
+    end_run()
     assert {OfflineRun(path).id for path in (folder / "wandb").glob("offline-run-*")} == {"one"}
     assert len(list((folder / "wandb").glob("offline-run-*"))) == 2
