@@ -8,14 +8,15 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from typing_extensions import override
 
-from ccd_lightning.backbones import Backbone, NewRows
+from ccd_lightning.backbones import Backbone, NewRows, deal_out_rows, gather_rows_back
 from ccd_lightning.checks import require_whole, require_word
 from ccd_lightning.data.history import History
 from ccd_lightning.data.loader import BatchSet
 from ccd_lightning.data.pairs import PairSet
-from ccd_lightning.distributed import world_size
+from ccd_lightning.distributed import data_group, share_data_over, world_size
 from ccd_lightning.metrics import RankingMetrics
 from ccd_lightning.modules.evaluation import rank_block
 from ccd_lightning.objectives import Objective, OwnLoss
@@ -85,8 +86,17 @@ class Recommender(LightningModule):
             objective.prepare(self.backbone)
         self.refresh(epoch=0)
 
+    @override
+    def configure_model(self) -> None:
+        """Deal out the tables' rows, where the strategy has a tensor-parallel mesh (Lightning's ModelParallelStrategy)."""
+        mesh = self._device_mesh
+        share_data_over(None if mesh is None else mesh["data_parallel"].get_group())
+        if mesh is not None:
+            deal_out_rows(self.backbone, mesh["tensor_parallel"])
+
     def end_stage(self) -> None:
-        """Let go of the stage's objectives and of what they hold."""
+        """Let go of the stage's objectives and of what they hold; the tables are whole again."""
+        gather_rows_back(self.backbone)
         for objective in self._objectives():
             objective.finish(self.backbone)
         self.objectives = nn.ModuleList()
@@ -162,7 +172,7 @@ class Recommender(LightningModule):
     def on_train_epoch_end(self) -> None:
         self.check_finite()
         for name, value in self._epoch_losses.items():
-            self.log(f"{self.role}/loss/{name}", value, reduce_fx="sum", sync_dist=True)
+            self.log(f"{self.role}/loss/{name}", value, reduce_fx="sum", sync_dist=True, sync_dist_group=data_group())
         self._epoch_losses, self._first_bad = {}, {}
 
     @override
@@ -189,8 +199,13 @@ class Recommender(LightningModule):
     @override
     def configure_optimizers(self) -> torch.optim.Optimizer:
         parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        # A fused step takes either whole or sharded parameters.
+        kinds = [[one for one in parameters if isinstance(one, DTensor) == sharded] for sharded in (False, True)]
         return torch.optim.Adam(
-            parameters, lr=self.settings.learning_rate, weight_decay=self.settings.weight_decay, fused=True
+            [{"params": kind} for kind in kinds if kind],
+            lr=self.settings.learning_rate,
+            weight_decay=self.settings.weight_decay,
+            fused=True,
         )
 
     def _own_loss(self, history: History) -> OwnLoss:
