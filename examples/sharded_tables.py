@@ -16,7 +16,7 @@ import torch
 from lightning.pytorch.strategies import ModelParallelStrategy
 
 from ccd_lightning.backbones import BPRMF
-from ccd_lightning.callbacks import DistillationCallback, GenerationSettings, GraphSettings
+from ccd_lightning.callbacks import DistillationCallback, GenerationSettings, GraphSettings, StreamCheckpoint
 from ccd_lightning.data import ContinualDataModule, SimulatedStream
 from ccd_lightning.modules import CollaborativeDistillation, Student, Teacher
 from ccd_lightning.plan import StreamPlan
@@ -39,7 +39,7 @@ def main() -> None:
         accelerator="cpu",
         logger=False,
         enable_progress_bar=False,
-        callbacks=[knowledge],
+        callbacks=[knowledge, StreamCheckpoint(every_seconds=0.0)],
         default_root_dir=chosen.folder,
         **strategy(chosen.processes),
     )
@@ -56,7 +56,12 @@ def strategy(processes: int) -> dict[str, Any]:
     """Arguments of the Trainer: all the processes share one copy of the tables."""
     if processes == 1:
         return {"devices": 1}
-    sharding = ModelParallelStrategy(data_parallel_size=1, tensor_parallel_size=processes, process_group_backend="gloo")
+    sharding = ModelParallelStrategy(
+        data_parallel_size=1,
+        tensor_parallel_size=processes,
+        process_group_backend="gloo",
+        save_distributed_checkpoint=False,
+    )
     return {"devices": processes, "strategy": sharding}
 
 

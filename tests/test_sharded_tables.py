@@ -8,12 +8,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
 
 from ccd_lightning import functional as F
 from ccd_lightning.backbones import BPRMF, LightGCN, deal_out_rows, gather_rows_back
+from ccd_lightning.data import ContinualDataModule, SimulatedStream
+from ccd_lightning.modules import CollaborativeDistillation, Student, Teacher
+from ccd_lightning.trainer import StreamTrainer
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "sharded_tables.py"
 
@@ -80,6 +85,34 @@ def test_dealing_out_and_gathering_back_keeps_the_rows(mesh):
     for name in model.tables():
         assert torch.equal(getattr(model, name), before[name]) and not isinstance(getattr(model, name), DTensor)
         assert not getattr(model, name).requires_grad
+
+
+def test_a_sum_over_the_whole_catalogue_of_a_sharded_table_is_refused(mesh):
+    model, nobody = grown(BPRMF(3)), torch.empty(0, dtype=torch.long)
+    deal_out_rows(model, mesh)
+    with pytest.raises(ValueError, match=r"keys sharded by rows.*needs the whole table: draw a sample"):
+        F.masked_logsumexp(torch.ones(1, 3), model.item_embedding, nobody, nobody)
+
+
+def test_copies_of_the_shards_are_refused():
+    class Mesh(dict):
+        def size(self) -> int:
+            return 2
+
+    student = Student(BPRMF(3))
+    student._device_mesh = Mesh(data_parallel=Mesh())
+    with pytest.raises(MisconfigurationException, match=r"`data_parallel_size` 2, but the gradients.*set it to 1"):
+        student.configure_model()
+
+
+def test_checkpoints_of_many_files_are_refused(tmp_path):
+    strategy = ModelParallelStrategy(1, 1, process_group_backend="gloo")
+    trainer = StreamTrainer(accelerator="cpu", devices=1, logger=False, strategy=strategy, default_root_dir=tmp_path)
+    system = CollaborativeDistillation(Student(BPRMF(3)), [Teacher(BPRMF(3))], ks=(5,))
+    with pytest.raises(MisconfigurationException, match="one file: give it `save_distributed_checkpoint: false`"):
+        trainer.fit(
+            system, datamodule=ContinualDataModule(SimulatedStream(users=60, items=40, interactions=500, blocks=2))
+        )
 
 
 def test_tables_that_a_graph_model_needs_as_a_whole_stay_whole(mesh):

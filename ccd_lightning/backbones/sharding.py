@@ -30,4 +30,4 @@ def gather_rows_back(backbone: Backbone) -> None:
     for name in backbone.tables():
         table = getattr(backbone, name)
         if isinstance(table, DTensor):
-            backbone.replace_table(name, table.detach().full_tensor())
+            backbone.replace_table(name, table.full_tensor().detach())

@@ -88,11 +88,23 @@ class Recommender(LightningModule):
 
     @override
     def configure_model(self) -> None:
-        """Deal out the tables' rows, where the strategy has a tensor-parallel mesh (Lightning's ModelParallelStrategy)."""
+        """Deal out the tables' rows, where the strategy has a tensor-parallel mesh (Lightning's ModelParallelStrategy).
+
+        Raises:
+            MisconfigurationException: if the strategy has data-parallel copies of the shards too.
+        """
         mesh = self._device_mesh
-        share_data_over(None if mesh is None else mesh["data_parallel"].get_group())
-        if mesh is not None:
-            deal_out_rows(self.backbone, mesh["tensor_parallel"])
+        if mesh is None:
+            share_data_over(None)
+            return
+        copies = mesh["data_parallel"].size()
+        if copies > 1:
+            raise MisconfigurationException(
+                f"The strategy has `data_parallel_size` {copies}, but the gradients of sharded tables are not averaged over"
+                " copies: set it to 1, and `tensor_parallel_size` to the number of processes."
+            )
+        share_data_over(mesh["data_parallel"].get_group())
+        deal_out_rows(self.backbone, mesh["tensor_parallel"])
 
     def end_stage(self) -> None:
         """Let go of the stage's objectives and of what they hold; the tables are whole again."""
