@@ -94,6 +94,19 @@ def refuse_spawned(strategy: Strategy) -> None:
         )
 
 
+def refuse_split_checkpoints(strategy: Strategy) -> None:
+    """Refuse strategies that write a folder of shards where a stream checkpoint is one file.
+
+    Raises:
+        MisconfigurationException: if the strategy writes its checkpoints so.
+    """
+    if getattr(strategy, "_save_distributed_checkpoint", False):
+        raise MisconfigurationException(
+            f"{type(strategy).__name__} writes checkpoints as a folder of shards, but a stream checkpoint is one file: give it"
+            " `save_distributed_checkpoint: false`."
+        )
+
+
 def is_lost_connection(error: BaseException) -> bool:
     """Whether an error of a collective says that another process is gone."""
     return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))

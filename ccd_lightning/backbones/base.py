@@ -46,6 +46,10 @@ class Backbone(nn.Module, ABC):
     batch_type: type[RankingBatch] | type[UserBatch] = RankingBatch
     """The batches that :meth:`loss` takes."""
 
+    row_by_row: bool = False
+    """Whether the model uses its tables through :func:`~ccd_lightning.functional.gather_rows` and
+    :func:`~ccd_lightning.functional.products` alone, so that their rows can be dealt out to processes."""
+
     def __init__(self) -> None:
         super().__init__()
         self.num_users = 0
@@ -69,6 +73,10 @@ class Backbone(nn.Module, ABC):
         self._sides[name] = side
         if counterpart is not None:
             self._counterparts[name] = counterpart
+
+    def tables(self) -> list[str]:
+        """Names of the tables with one row a user or an item."""
+        return list(self._sides)
 
     @abstractmethod
     def loss(self, batch: Any) -> Tensor:
@@ -144,7 +152,7 @@ class Backbone(nn.Module, ABC):
             old: nn.Parameter = getattr(self, name)
             count = (num_users if side is Side.USER else num_items) - old.shape[0]
             new = torch.randn(count, *old.shape[1:], generator=generator) * INITIAL_SCALE
-            self._replace(name, torch.cat([old.detach(), new.to(old)]))
+            self.replace_table(name, torch.cat([old.detach(), new.to(old)]))
         self.num_users, self.num_items = num_users, num_items
 
     def meet(self, history: History, new_rows: NewRows, topk: int, generator: torch.Generator) -> None:
@@ -175,7 +183,7 @@ class Backbone(nn.Module, ABC):
         """
         for name, parameter in list(self.named_parameters()):
             if name in self._sides:
-                self._replace(name, parameter.detach()[:0])
+                self.replace_table(name, parameter.detach()[:0])
             elif parameter.dim() > 1:
                 drawn = torch.randn(parameter.shape, generator=generator) / parameter.shape[-1] ** 0.5
                 parameter.copy_(drawn)
@@ -223,7 +231,8 @@ class Backbone(nn.Module, ABC):
             start = one_hop if one_hop_only and other is not None else new
             table[old[side] :] = start.view(-1, *table.shape[1:]).to(table)
 
-    def _replace(self, name: str, rows: Tensor) -> None:
+    def replace_table(self, name: str, rows: Tensor) -> None:
+        """Put rows in the place of a table's, as a parameter that learns if the old one did."""
         setattr(self, name, nn.Parameter(rows, requires_grad=getattr(self, name).requires_grad))
 
     def get_extra_state(self) -> Tensor:
@@ -242,7 +251,7 @@ def _fit_sizes(backbone: nn.Module, state: dict[str, Any], prefix: str, *_: Any)
         saved = state.get(prefix + name)
         present: nn.Parameter = getattr(backbone, name)
         if saved is not None and saved.shape[0] != present.shape[0] and saved.shape[1:] == present.shape[1:]:
-            backbone._replace(name, torch.empty_like(saved, device=present.device))
+            backbone.replace_table(name, torch.empty_like(saved, device=present.device))
 
 
 class EmbeddingBackbone(Backbone):
@@ -269,7 +278,7 @@ class EmbeddingBackbone(Backbone):
     def scores(self, users: Tensor) -> Tensor:
         """Inner products with all the items, float ``(B, I)``."""
         user, item = self.embeddings()
-        return F.gather_rows(user, users) @ item.T
+        return F.products(F.gather_rows(user, users), item)
 
     def pair_scores(self, users: Tensor, items: Tensor) -> Tensor:
         """Inner products of single pairs, float ``(B,)``."""

@@ -17,3 +17,5 @@ class BPRMF(EmbeddingBackbone):
     >>> model.scores(torch.tensor([0, 2])).shape
     torch.Size([2, 5])
     """
+
+    row_by_row = True

@@ -38,6 +38,7 @@ from ccd_lightning.functional.losses import (
     gather_rows,
     gaussian_kl,
     multinomial_loss,
+    products,
     soft_label_loss,
 )
 from ccd_lightning.functional.neighbour_loss import neighbour_loss, places, sampled_neighbour_loss
@@ -83,6 +84,7 @@ __all__ = [
     "normalised_adjacency",
     "order_items",
     "places",
+    "products",
     "rank_items",
     "ranks_of",
     "raw_importance",

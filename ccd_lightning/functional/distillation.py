@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.distributed.tensor import DTensor
 
 from ccd_lightning.types import chunks
 
@@ -90,12 +91,20 @@ def masked_logsumexp(query: Tensor, keys: Tensor, rows: Tensor, columns: Tensor,
     Returns:
         Float ``(B, 1)``; ``-inf``, with zero gradients, where every key is excluded.
 
+    Raises:
+        ValueError: if the keys are sharded.
+
     >>> none = torch.empty(0, dtype=torch.long)
     >>> masked_logsumexp(torch.ones(1, 1), torch.tensor([[0.0], [0.0]]), none, none)
     tensor([[0.6931]])
     >>> masked_logsumexp(torch.ones(1, 1), torch.tensor([[0.0], [3.0]]), torch.tensor([0]), torch.tensor([0]))
     tensor([[3.]])
     """
+    if isinstance(keys, DTensor):
+        raise ValueError(
+            "Found keys sharded by rows, but a sum over all of them needs the whole table: draw a sample of them"
+            " (`sample` of the stage's settings)."
+        )
     with torch.autocast(query.device.type, enabled=False):
         dtype = torch.promote_types(query.dtype, torch.float32)
         found: Tensor = _MaskedLogSumExp.apply(query.to(dtype), keys.to(dtype), rows, columns, cap)  # type: ignore[no-untyped-call]

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
+
+from ccd_lightning.functional.sharding import products_with_shards, rows_of_shards
 
 
 def bpr_loss(positive: Tensor, negative: Tensor) -> Tensor:
@@ -107,7 +110,7 @@ def gather_rows(table: Tensor, ids: Tensor) -> Tensor:
     """Rows of a table; ``table[ids]`` with a gradient that is many times faster on a CPU.
 
     Args:
-        table: float ``(N, D)``.
+        table: float ``(N, D)``, whole or sharded by rows.
         ids: int64, of any shape.
 
     Returns:
@@ -117,4 +120,22 @@ def gather_rows(table: Tensor, ids: Tensor) -> Tensor:
     tensor([[2., 2.],
             [1., 2.]])
     """
+    if isinstance(table, DTensor):
+        return rows_of_shards(table, ids)
     return table.index_select(0, ids.reshape(-1)).view(*ids.shape, table.shape[-1])
+
+
+def products(query: Tensor, table: Tensor) -> Tensor:
+    """Inner products with all the rows of a table.
+
+    Args:
+        query: float ``(B, D)``.
+        table: float ``(N, D)``, whole or sharded by rows.
+
+    Returns:
+        Float ``(B, N)``.
+
+    >>> products(torch.tensor([[1.0, 2.0]]), torch.eye(2))
+    tensor([[1., 2.]])
+    """
+    return products_with_shards(query, table) if isinstance(table, DTensor) else query @ table.T

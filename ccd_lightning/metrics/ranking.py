@@ -9,6 +9,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from ccd_lightning import functional as F
+from ccd_lightning.distributed import data_group
 
 
 class RankingMetrics(Metric):
@@ -31,7 +32,7 @@ class RankingMetrics(Metric):
     is_differentiable = False
 
     def __init__(self, ks: Sequence[int] = (20, 50, 100)) -> None:
-        super().__init__()
+        super().__init__(process_group=data_group())
         if not ks or min(ks) < 1:
             raise ValueError(
                 f"`ks` is {list(ks)}, but cut-offs are positive and at least one is needed, such as [20, 50, 100]."

@@ -9,14 +9,15 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from typing_extensions import override
 
-from ccd_lightning.backbones import Backbone, NewRows
+from ccd_lightning.backbones import Backbone, NewRows, deal_out_rows, gather_rows_back
 from ccd_lightning.checks import require_whole, require_word
 from ccd_lightning.data.history import History
 from ccd_lightning.data.loader import BatchSet
 from ccd_lightning.data.pairs import PairSet
-from ccd_lightning.distributed import world_size
+from ccd_lightning.distributed import data_group, share_data_over, world_size
 from ccd_lightning.metrics import RankingMetrics
 from ccd_lightning.modules.evaluation import rank_block
 from ccd_lightning.objectives import ExperienceReplay, Objective, OwnLoss
@@ -100,8 +101,29 @@ class Recommender(LightningModule):
         """Whether there is anything to optimise: a model that only counts is done when it has met the block."""
         return any(parameter.requires_grad for parameter in self.backbone.parameters())
 
+    @override
+    def configure_model(self) -> None:
+        """Deal out the tables' rows, where the strategy has a tensor-parallel mesh (Lightning's ModelParallelStrategy).
+
+        Raises:
+            MisconfigurationException: if the strategy has data-parallel copies of the shards too.
+        """
+        mesh = self._device_mesh
+        if mesh is None:
+            share_data_over(None)
+            return
+        copies = mesh["data_parallel"].size()
+        if copies > 1:
+            raise MisconfigurationException(
+                f"The strategy has `data_parallel_size` {copies}, but the gradients of sharded tables are not averaged over"
+                " copies: set it to 1, and `tensor_parallel_size` to the number of processes."
+            )
+        share_data_over(mesh["data_parallel"].get_group())
+        deal_out_rows(self.backbone, mesh["tensor_parallel"])
+
     def end_stage(self) -> None:
-        """Let go of the stage's objectives and of what they hold."""
+        """Let go of the stage's objectives and of what they hold; the tables are whole again."""
+        gather_rows_back(self.backbone)
         for objective in self._objectives():
             objective.finish(self.backbone)
         self.objectives = nn.ModuleList()
@@ -184,7 +206,8 @@ class Recommender(LightningModule):
     def on_train_epoch_end(self) -> None:
         self.check_finite()
         for name, values in self._epoch_losses.items():
-            self.log(f"{self.role}/loss/{name}", torch.stack(values).sum(), reduce_fx="sum", sync_dist=True)
+            total = torch.stack(values).sum()
+            self.log(f"{self.role}/loss/{name}", total, reduce_fx="sum", sync_dist=True, sync_dist_group=data_group())
         self._epoch_losses, self._epoch_steps = {}, {}
 
     @override
@@ -211,8 +234,13 @@ class Recommender(LightningModule):
     @override
     def configure_optimizers(self) -> torch.optim.Optimizer:
         parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        # A fused step takes either whole or sharded parameters.
+        kinds = [[one for one in parameters if isinstance(one, DTensor) == sharded] for sharded in (False, True)]
         return torch.optim.Adam(
-            parameters, lr=self.settings.learning_rate, weight_decay=self.settings.weight_decay, fused=True
+            [{"params": kind} for kind in kinds if kind],
+            lr=self.settings.learning_rate,
+            weight_decay=self.settings.weight_decay,
+            fused=True,
         )
 
     def _own_loss(self, history: History) -> OwnLoss:

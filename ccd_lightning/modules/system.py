@@ -119,6 +119,10 @@ class CollaborativeDistillation(LightningModule):
         return self.student if stage.teacher is None else self.members()[stage.teacher]
 
     @override
+    def configure_model(self) -> None:
+        """Its members' tables are whole between the stages, under strategies that shard models too."""
+
+    @override
     def forward(self, users: Tensor) -> Tensor:
         """The student's scores of all known items, float ``(B, I)``."""
         return self.student.backbone.scores(users)

@@ -176,7 +176,7 @@ class GraphDistillation(Objective):
         item_weights = (1 / _global_count(items)).expand(items.numel())
         by_user, by_item = _distinct(users, user_weights), _distinct(items, item_weights)
         user_pool, item_pool = self._pool(self._active_users), self._pool(self._active_items)
-        total = final[0].new_zeros(())
+        total = user_weights.new_zeros(())
         layers = backbone.layers()
         for (old_user, old_item), (user, item) in zip(self.old.layers, layers, strict=True):
             for target, neighbours, pool, pairs, weighted in (
@@ -223,7 +223,7 @@ class GraphDistillation(Objective):
 
     def _cluster_loss(self, items: Tensor) -> Tensor:
         assert self.personal is not None
-        present = items[: self.old.final[1].shape[0]][self._active_items].detach()
+        present = F.gather_rows(items.detach(), self._active_items)
         return F.cluster_loss(present, self.personal.clusters, max(present.shape[0] - 1, 1))
 
 
