@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +21,9 @@ ROLE_STYLE: Mapping[str, Mapping[str, Any]] = {
     "distilled": {"color": "#2f9271", "marker": "^"},
 }
 """Colours that are told apart on light and on dark ground, and by people who see red and green alike."""
+
+MARKERS = "os^Dv*PX"
+"""Shapes of points, in Matplotlib's letters."""
 
 ANNOTATED_BLOCKS = 10
 """Up to this many blocks the cells of a heat map carry their values."""
@@ -62,18 +66,34 @@ def draw_matrix(axes: Axes, rows: Sequence[Sequence[float]], title: str, limits:
     axes.spines[:].set_visible(False)
 
 
-def draw_curves(axes: Axes, curves: Mapping[str, Sequence[float]], title: str, first: int = 0) -> None:
-    """One line a role over the blocks.
+def styles_of(names: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+    """Colours and markers that tell any number of lines apart: the colours come again with other markers."""
+    colours = [*(style["color"] for style in ROLE_STYLE.values()), "#a05fb4", "#b8862b", "#6b7785"]
+    pairs = zip(itertools.cycle(colours), (marker for marker in MARKERS for _ in colours), strict=False)
+    return {name: {"color": colour, "marker": marker} for name, (colour, marker) in zip(names, pairs, strict=False)}
+
+
+def draw_curves(
+    axes: Axes,
+    curves: Mapping[str, Sequence[float]],
+    title: str,
+    first: int = 0,
+    styles: Mapping[str, Mapping[str, Any]] = ROLE_STYLE,
+    legend: bool = True,
+) -> None:
+    """One line a role, or a run, over the blocks.
 
     Args:
         axes: where to draw.
-        curves: role -> value after each block.
+        curves: name -> value after each block.
         title: which quantity.
         first: block of the first value.
+        styles: name -> how its line looks.
+        legend: whether to name the lines below; many or long names would leave no room for the lines.
     """
-    for role, values in curves.items():
+    for name, values in curves.items():
         blocks = range(first, first + len(values))
-        axes.plot(blocks, values, label=role, linewidth=1.8, markersize=5, clip_on=False, **ROLE_STYLE[role])
+        axes.plot(blocks, values, label=name, linewidth=1.8, markersize=5, clip_on=False, **styles[name])
     last = first + max(len(values) for values in curves.values()) - 1
     axes.set_xticks(range(first, last + 1, math.ceil((last - first + 1) / 12)))
     axes.set_xlim(first - 0.15, last + 0.15)
@@ -81,6 +101,8 @@ def draw_curves(axes: Axes, curves: Mapping[str, Sequence[float]], title: str, f
     axes.grid(axis="y", color=FAINT, linewidth=0.6)
     _dress(axes, title, "after block", "")
     axes.spines[["top", "right"]].set_visible(False)
+    if not legend:
+        return
     axes.legend(
         loc="upper center",
         bbox_to_anchor=(0.5, -0.17),

@@ -1,0 +1,101 @@
+"""Runs side by side: the numbers of their files, gains as plain differences, and kind refusals."""
+
+from __future__ import annotations
+
+import json
+import re
+from html import unescape
+from pathlib import Path
+
+import pytest
+
+from ccd_lightning.cli import main
+from ccd_lightning.record import ROLES
+
+
+def write_run(folder: Path, h_means: list[float], **settings: object) -> Path:
+    folder.mkdir(parents=True)
+    curves = {name: h_means for name in ("LA", "RA", "H")} | {"forgetting": [0.0] * len(h_means)}
+    summary = {role: {"recall@20": curves} for role in ROLES}
+    (folder / "metrics.json").write_text(json.dumps({**summary, "seconds": {"base": [90.0]}, "peak_bytes": 5_000_000}))
+    models = {role: {"bytes": size} for role, size in (("teacher", 4_000_000), ("student", 20_000))}
+    blocks = [{"finished": True, "models": models} for _ in h_means]
+    (folder / "stream.json").write_text(json.dumps({"blocks": blocks}))
+    (folder / "config.yaml").write_text(json.dumps({"model": {"ks": [20]}, "distillation": settings}))
+    return folder
+
+
+def text_of(page: str) -> str:
+    return re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]+>", " ", page)))
+
+
+def test_page_shows_every_run_and_the_settings_that_differ(tmp_path: Path) -> None:
+    first = write_run(tmp_path / "first", [0.5, 0.4375], exclusion=40, sample=7)
+    # One that is further, and whose name would be markup.
+    second = write_run(tmp_path / "<second>", [0.25, 0.3125, 0.9], exclusion=0, sample=7)
+    page = tmp_path / "page.html"
+    main(["compare", str(first), str(second), "--output", str(page)])
+    text = text_of(page.read_text())
+    assert "Student after D1" in text
+    assert "first 0.4375 0.4375 0.4375 0.0000 <second> 0.3125 0.3125 0.3125 0.0000" in text
+    assert "distillation.exclusion 40 0" in text
+    assert "distillation.sample" not in text
+    assert "1 min 30 s 4 MB 20 kB 5 MB" in text
+    assert "<second>" not in page.read_text()
+    assert "Gain over" not in text
+
+
+def test_gains_are_differences_beside_the_published_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ccd_lightning.reporting import comparison
+
+    drawn = []
+    monkeypatch.setattr(comparison, "draw_curves", lambda axes, **of: drawn.append(of))
+    ours = write_run(tmp_path / "ours", [0.5, 0.4, 0.3])
+    base = write_run(tmp_path / "base", [0.5, 0.1, 0.4])
+    command = ["compare", str(ours), str(base), "--baseline", str(base), "--published", "gowalla"]
+    main([*command, "--output", str(tmp_path / "page.html")])
+    gains = [of for of in drawn if of["first"] == 1]
+    assert [of["title"] for of in gains] == ["Teacher", "Student"]
+    for of in gains:
+        assert of["curves"]["ours"] == pytest.approx([0.3, -0.1])
+        assert set(of["curves"]) == {"ours", "the paper, read off"}
+    assert gains[1]["curves"]["the paper, read off"][-1] == 0.026
+
+
+def test_page_needs_no_network(tmp_path: Path) -> None:
+    run, page = write_run(tmp_path / "run", [0.5, 0.4]), tmp_path / "page.html"
+    main(["compare", str(run), "--output", str(page)])
+    # Lines of a figure name their points by their places in it; nothing else is named.
+    assert all(target.startswith("#") for target in re.findall(r"(?:src|href)=[\"']([^\"']*)", page.read_text()))
+    assert "@import" not in page.read_text() and "url(http" not in page.read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["absent"], r"absent is no run's folder: expected `metrics.json` .* Name folders such as runs/ccd"),
+        (["empty"], "empty has measured nothing yet: wait until its first stage is done"),
+        (["run", "other/run"], "The runs are called run, run, but need different names"),
+        (["run", "--baseline", "ruin"], r"The baseline ruin is not among the runs; did you mean `run`\?"),
+        (["run", "--published", "yelpp"], "published"),
+        ([], "runs"),
+    ],
+)
+def test_mistakes_end_in_one_message_and_no_page(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_run(tmp_path / "run", [0.5])
+    write_run(tmp_path / "other" / "run", [0.5])
+    (write_run(tmp_path / "empty", [0.5]) / "metrics.json").write_text(json.dumps({role: {} for role in ROLES}))
+    with pytest.raises(SystemExit) as error:
+        main(["compare", *arguments])
+    assert error.value.code == 2
+    told = capsys.readouterr().err
+    assert re.search(message, told)
+    assert told.count("error:") == 1 and "Traceback" not in told
+    assert not (tmp_path / "comparison.html").exists()
