@@ -23,7 +23,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FixedTrial, FrozenTrial, Trial, TrialState
 
 from ccd_lightning.sweeps.file import Sweep
-from ccd_lightning.sweeps.trial import TrialFailedError, run_trial
+from ccd_lightning.sweeps.trial import TrialFailedError, alone_in, run_trial
 
 HEARTBEAT = 5
 """Seconds between two signs of life of a worker; one that misses six of them is dead."""
@@ -50,8 +50,9 @@ def run_sweep(sweep: Sweep, folder: Path, storage: str | None = None, trials: in
     with catch_warnings(), _sigterm_as_interrupt():
         simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        folder.mkdir(parents=True, exist_ok=True)
-        study = _open(sweep, storage or f"sqlite:///{folder / 'study.db'}")
+        # Workers that begin at once would both make the tables.
+        with alone_in(folder):
+            study = _open(sweep, storage or f"sqlite:///{folder / 'study.db'}")
         wanted = _wanted(sweep, trials)
         while True:
             fail_stale_trials(study)

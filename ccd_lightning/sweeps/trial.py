@@ -50,7 +50,7 @@ def run_trial(
     """
     told = 0
     with (
-        _alone_in(folder) as lock,
+        alone_in(folder) as lock,
         (folder / OUTPUT).open("ab") as output,
         _process(arguments, folder, lock, output.fileno()) as process,
     ):
@@ -108,8 +108,17 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 
 @contextmanager
-def _alone_in(folder: Path) -> Iterator[int]:
-    """Hold the folder's lock, which the trial's process inherits: it outlives a sweep that is killed, and is waited for."""
+def alone_in(folder: Path) -> Iterator[int]:
+    """Hold the lock of a folder, once whoever holds it has let go.
+
+    A trial's process inherits it, so that one that outlives its sweep is waited for.
+
+    Args:
+        folder: made if it is missing.
+
+    Yields:
+        The descriptor of the lock.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder / ".lock", os.O_CREAT | os.O_RDWR)
     try:
