@@ -81,25 +81,17 @@ class ChildWatch:
         os._exit(max(code, 1))
 
 
-def refuse_spawned(strategy: Strategy) -> None:
-    """Refuse launchers whose processes begin as copies.
+def check_strategy(strategy: Strategy) -> None:
+    """Refuse launchers whose processes begin as copies, and strategies that write a folder where a checkpoint is one file.
 
     Raises:
-        MisconfigurationException: if the strategy spawns or forks.
+        MisconfigurationException: if the strategy spawns or forks, or saves its shards apart.
     """
     if getattr(strategy, "_start_method", "popen") != "popen":
         raise MisconfigurationException(
             "The strategy starts its processes by spawn or fork, and what callbacks keep between stages would stay in the"
             " children: use `--trainer.strategy ddp` instead."
         )
-
-
-def refuse_split_checkpoints(strategy: Strategy) -> None:
-    """Refuse strategies that write a folder of shards where a stream checkpoint is one file.
-
-    Raises:
-        MisconfigurationException: if the strategy writes its checkpoints so.
-    """
     if getattr(strategy, "_save_distributed_checkpoint", False):
         raise MisconfigurationException(
             f"{type(strategy).__name__} writes checkpoints as a folder of shards, but a stream checkpoint is one file: give it"

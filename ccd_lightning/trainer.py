@@ -20,7 +20,7 @@ from ccd_lightning.export import Role, export_system
 from ccd_lightning.hooks import StreamCallback
 from ccd_lightning.modules import CollaborativeDistillation, Recommender
 from ccd_lightning.plan import MEASURED, StreamPlan
-from ccd_lightning.processes import refuse_spawned, refuse_split_checkpoints, surviving
+from ccd_lightning.processes import check_strategy, surviving
 from ccd_lightning.record import StreamRecord
 from ccd_lightning.resume import restore_stream, resumable, where_to_go_on
 from ccd_lightning.signals import StreamSignals
@@ -130,8 +130,7 @@ class StreamTrainer(Trainer):
             raise MisconfigurationException(
                 f"A stream is fitted on a ContinualDataModule, but `datamodule` is {type(datamodule).__name__}: pass one."
             )
-        refuse_spawned(self.strategy)
-        refuse_split_checkpoints(self.strategy)
+        check_strategy(self.strategy)
         return datamodule
 
     def _first_block(self) -> int:
