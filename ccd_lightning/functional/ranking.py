@@ -122,7 +122,8 @@ def fuse_ranks(list_of_scores: Sequence[Tensor], power: float = 0.05) -> Tensor:
     first = list_of_scores[0]
     places = torch.arange(1, first.shape[-1] + 1, dtype=torch.float64, device=first.device)
     importance = places.pow(-power).to(torch.float32)
-    fused = torch.zeros(first.shape, device=first.device)
+    # Explicit, since a run in double precision changes the default.
+    fused = torch.zeros(first.shape, dtype=torch.float32, device=first.device)
     for scores in list_of_scores:
         # Placed straight along the order: ranks as integers would take twice the memory.
         fused += torch.empty_like(fused).scatter_(-1, order_items(scores), importance.expand(first.shape))

@@ -165,13 +165,6 @@ def test_a_broken_note_of_the_run_is_named(tmp_path: Path, offline: pytest.Monke
         WandbStream().on_stream_restored(trainer, None)  # type: ignore[arg-type]
 
 
-def test_a_student_without_embeddings_is_no_artifact(tmp_path: Path) -> None:
-    system: Any = SimpleNamespace(student=SimpleNamespace(backbone=SimpleNamespace(embeddings=lambda: None)))
-    run: Any = SimpleNamespace(log_artifact=lambda *_: pytest.fail("an artifact was logged"))
-    nothing: Any = None
-    WandbStream()._log_student(run, nothing, system, nothing)
-
-
 def test_trials_of_a_sweep_have_folders_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WANDB_SWEEP_ID", raising=False)
     monkeypatch.setenv("WANDB_RUN_ID", "one")
