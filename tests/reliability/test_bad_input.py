@@ -84,7 +84,7 @@ OUT_OF_RANGE: list[tuple[Callable[..., object], dict[str, list[Any]]]] = [
             "cluster_weight": [-1, INF],
             "output_weight": [-1, NAN],
             "temperature": [0, -5.0, NAN],
-            "neighbours": [0, -1],
+            "sample": [0, -1],
         },
     ),
     (
