@@ -10,7 +10,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-import yaml
+from omegaconf import OmegaConf
 
 from ccd_lightning.record import ROLES
 from ccd_lightning.reporting import markup
@@ -68,7 +68,7 @@ def read_run(folder: Path) -> FinishedRun:
     if not measured or not blocks:
         raise ValueError(f"{folder} has measured nothing yet: wait until its first stage is done, or leave it out.")
     config = folder / "config.yaml"
-    settings = dict(_flat(yaml.safe_load(config.read_text()))) if config.is_file() else {}
+    settings = dict(_flat(OmegaConf.to_container(OmegaConf.load(config)))) if config.is_file() else {}
     return FinishedRun(folder.resolve().name, summary, manifest, settings)
 
 
