@@ -78,6 +78,8 @@ class PlaceInStream(Callback):
         self._log(trainer, pl_module)
 
     def _log(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.loggers:
+            return
         place = (self.block, self.number, trainer.current_epoch - self.first_epoch)
         pl_module.log_dict(dict(zip(PLACE, map(float, place), strict=True)), rank_zero_only=True)
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.profilers import PassThroughProfiler, Profiler
 from typing_extensions import override
 
 from ccd_lightning.checkpoint import find_saved
@@ -26,6 +27,7 @@ from ccd_lightning.resume import restore_stream, resumable, where_to_go_on
 from ccd_lightning.signals import StreamSignals
 from ccd_lightning.stage_callbacks import stage_callbacks
 from ccd_lightning.types import Split, Stage, StageSettings
+from ccd_lightning.unprofiled import Unprofiled
 
 
 class StreamTrainer(Trainer):
@@ -45,6 +47,7 @@ class StreamTrainer(Trainer):
     """
 
     callbacks: list[Callback]
+    profiler: Profiler
 
     def __init__(
         self,
@@ -68,6 +71,8 @@ class StreamTrainer(Trainer):
             use_distributed_sampler=use_distributed_sampler,
             **kwargs,
         )
+        if type(self.profiler) is PassThroughProfiler:
+            self.profiler = Unprofiled()
         self.plan = plan if plan is not None else StreamPlan()
         self.record = StreamRecord()
         self.stage: Stage | None = None

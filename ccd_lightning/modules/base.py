@@ -154,7 +154,7 @@ class Recommender(LightningModule):
                     f" {self.stage_epoch}, but training needs finite losses. The last good checkpoint is kept: lower the stage's"
                     " learning rate or the objective's weight, and go on with `--ckpt_path last`."
                 )
-        if not all(bool(parameter.isfinite().all()) for parameter in self.backbone.parameters()):
+        if not all(_is_finite(parameter.detach()) for parameter in self.backbone.parameters()):
             raise MisconfigurationException(
                 f"{stage}: parameters of {self.role} were not finite after epoch {self.stage_epoch}. The last good checkpoint is"
                 " kept: lower the stage's learning rate, and go on with `--ckpt_path last`."
@@ -169,6 +169,13 @@ class Recommender(LightningModule):
             if batches is not None:
                 sets.append(batches.to(self.device))
         return sets
+
+    @override
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        # `epoch_batches` cuts them out of columns that are on the device; walking through each takes longer than a small step.
+        if isinstance(batch, Batch) and batch[0].device == device:
+            return batch
+        return super().transfer_batch_to_device(batch, device, dataloader_idx)
 
     @override
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -253,3 +260,8 @@ class Recommender(LightningModule):
 
     def _objectives(self) -> list[Objective]:
         return [cast(Objective, objective) for objective in self.objectives]
+
+
+def _is_finite(values: Tensor) -> bool:
+    # A sum reads the table once and writes nothing; one that is not finite may still be that of large finite values.
+    return bool(values.sum().isfinite()) or bool(values.isfinite().all())
