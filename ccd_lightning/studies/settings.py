@@ -20,6 +20,7 @@ LATER = (
     "distillation.teacher_replay",
     "distillation.graph",
     "distillation.generation.warm_start",
+    "distillation.generation.everyone",
     "distillation.stability_momentum",
     "distillation.plasticity_momentum",
     "distillation.exclusion",
