@@ -171,13 +171,6 @@ class Recommender(LightningModule):
         return sets
 
     @override
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        # `epoch_batches` cuts them out of columns that are on the device; walking through each takes longer than a small step.
-        if isinstance(batch, Batch) and batch[0].device == device:
-            return batch
-        return super().transfer_batch_to_device(batch, device, dataloader_idx)
-
-    @override
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         terms = []
         with self.backbone.shared():

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import polars as pl
 
+from ccd_lightning.record import ROLES
 from ccd_lightning.reporting import to_json, write_atomically
 from ccd_lightning.studies.results import best_baseline, long_table, shown
 from ccd_lightning.studies.runner import AFTER_BASE, is_finished, stamp_of
 from ccd_lightning.studies.statistics import Estimate, estimate, paired_estimate
-from ccd_lightning.studies.study import MODELS, Run, Study
+from ccd_lightning.studies.study import Run, Study
 
 QUANTITIES = {"LA": "learning average", "RA": "retained average", "H": "H-mean"}
 
@@ -30,9 +31,9 @@ def write_report(study: Study, failed: Mapping[str, str]) -> None:
     write_atomically(folder / "results.parquet", buffer.getvalue())
     write_atomically(folder / "results.md", markdown(study, table, failed))
     states = [{"name": run.name, "method": run.method, "seed": run.seed, **_state(run, failed)} for run in study.runs]
-    best = {model: best_baseline(table, study, model) for model in MODELS}
+    best = {model: best_baseline(table, study, model) for model in ROLES}
     write_atomically(folder / "study.json", to_json({"runs": states, "best_baseline": best, "metric": study.metric}))
-    curves = {model: gain(study, table, model) for model in MODELS}
+    curves = {model: gain(study, table, model) for model in ROLES}
     if any(curves.values()):
         from ccd_lightning.studies.figures import gain_figure
 
@@ -45,7 +46,7 @@ def gain(study: Study, table: pl.DataFrame, model: str) -> list[Estimate]:
     Args:
         study: methods and seeds.
         table: as `long_table` gives it.
-        model: ``teacher`` or ``student``.
+        model: ``teacher``, ``student`` or ``distilled``.
     """
     best = best_baseline(table, study, model)
     if best is None or best == study.ours:
@@ -65,9 +66,9 @@ def markdown(study: Study, table: pl.DataFrame, failed: Mapping[str, str]) -> st
     parts = [
         f"Test {study.metric} by full ranking, mean over seeds and 95% t interval; a mean alone is of one seed. Paired"
         " differences are of the same seeds. The best baseline of each model is the one with the largest validation H-mean"
-        " after the last block."
+        " after the last block. `student` is measured after its update, `distilled` at the end of the block, as it is deployed."
     ]
-    for model in MODELS:
+    for model in ROLES:
         rows = shown(table, study, model)
         if rows.is_empty():
             continue

@@ -39,13 +39,16 @@ def long_table(study: Study) -> pl.DataFrame:
 def shown(table: pl.DataFrame, study: Study, model: str, split: str = "test") -> pl.DataFrame:
     """The rows of one model that the tables show: methods that speak of it, in the study's order, on the study's metric.
 
+    A method that speaks of the student also speaks of the distilled one, which is the same where there is no Stage 1.
+
     Args:
         table: as :func:`long_table` gives it.
         study: methods and metric.
-        model: ``teacher`` or ``student``.
+        model: ``teacher``, ``student`` or ``distilled``.
         split: ``test``, or ``valid`` to choose by.
     """
-    methods = [name for name, method in study.methods.items() if model in method.models]
+    asked = "student" if model == "distilled" else model
+    methods = [name for name, method in study.methods.items() if asked in method.models]
     kept = table.filter(
         pl.col("method").is_in(methods),
         pl.col("model") == model,
@@ -63,7 +66,7 @@ def best_baseline(table: pl.DataFrame, study: Study, model: str) -> str | None:
     Args:
         table: as :func:`long_table` gives it.
         study: methods, and which of them are baselines.
-        model: ``teacher`` or ``student``.
+        model: ``teacher``, ``student`` or ``distilled``.
     """
     valid = shown(table, study, model, "valid").filter(pl.col("method").is_in(study.baselines))
     if valid.is_empty():
