@@ -185,7 +185,7 @@ def _bare_epochs(learner: Recommender, epochs: int) -> list[float]:
             for batch in batches:
                 optimizer.zero_grad()
                 with learner.backbone.shared():
-                    asked = [objective for objective in objectives if objective.takes(batch)]
+                    asked = [objective for objective in objectives if isinstance(batch, objective.batch_types)]
                     loss = sum(objective.weight(epoch) * objective(learner.backbone, batch) for objective in asked)
                 loss.backward()
                 optimizer.step()

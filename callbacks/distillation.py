@@ -32,7 +32,7 @@ from ccd_lightning.objectives import (
     top_lists,
 )
 from ccd_lightning.trainer import StreamTrainer
-from ccd_lightning.types import Block, Side, Stage, StageKind
+from ccd_lightning.types import Side, Stage, StageKind
 
 
 class DistillationCallback(StreamCallback):
@@ -136,15 +136,13 @@ class DistillationCallback(StreamCallback):
         users, items = top_lists(system.teacher_system(), settings.list_length, observed, system.device)
         shape = (observed.num_rows, observed.num_columns)
         excluded = observed.union(pairs_of_lists(users, *shape), pairs_of_lists(items, *reversed(shape)).transpose())
-        common = (settings.sample, settings.propagated)
-        if settings.user_weight:
-            apart = _absent_users(stream.blocks[stage.block]) if settings.everyone and stage.block > 0 else None
-            user_lists = RankingDistillation(users, excluded, Side.USER, settings.user_weight, *common, apart)
-            system.student.objectives.append(user_lists)
+        sides = [(Side.USER, users, excluded, settings.user_weight)] if settings.user_weight else []
         if settings.item_weight and system.student.backbone.embeddings() is not None:
-            pairs = excluded.transpose()
-            item_lists = RankingDistillation(items, pairs, Side.ITEM, settings.item_weight, *common)
-            system.student.objectives.append(item_lists)
+            sides.append((Side.ITEM, items, excluded.transpose(), settings.item_weight))
+        for side, lists, pairs, weight in sides:
+            system.student.objectives.append(
+                RankingDistillation(lists, pairs, side, weight, settings.sample, settings.propagated)
+            )
 
     def _replay_sources(
         self,
@@ -212,10 +210,3 @@ class DistillationCallback(StreamCallback):
         rankings += [source.rankings.best(self.exclusion) for source in sources]
         sets = [ranking.pairs(present.num_users, present.num_items) for ranking in rankings]
         return sets[0].union(*sets[1:])
-
-
-def _absent_users(block: Block) -> torch.Tensor:
-    """Users from whom the block has nothing to train on, int64 ``(n,)``."""
-    present = torch.zeros(block.num_users, dtype=torch.bool)
-    present[block.train.users] = True
-    return (~present).nonzero().squeeze(-1)

@@ -19,7 +19,6 @@ class GenerationSettings:
         sample: uninteresting entities drawn for each batch; null takes the whole catalogue.
         propagated: distil into the final embeddings of a graph model rather than its layer 0.
         warm_start: on D_1, D_2, ... begin with the updated student in place of a fresh one.
-        everyone: on D_1, D_2, ... also learn the lists of users who have no interaction in the block, once an epoch.
     """
 
     user_weight: float = 0.01
@@ -28,7 +27,6 @@ class GenerationSettings:
     sample: int | None = None
     propagated: bool = False
     warm_start: bool = True
-    everyone: bool = False
 
     def __post_init__(self) -> None:
         """Refuse values that no distillation can run with."""

@@ -175,7 +175,7 @@ class Recommender(LightningModule):
         terms = []
         with self.backbone.shared():
             for objective in self._objectives():
-                if not objective.takes(batch):
+                if not isinstance(batch, objective.batch_types):
                     continue
                 value = objective(self.backbone, batch)
                 # Kept as they are until the epoch ends: logging or looking at each step would wait for the device.

@@ -32,10 +32,6 @@ class Objective(nn.Module, ABC):
     def forward(self, backbone: Backbone, batch: Any) -> Tensor:
         """Value on a batch of one of :attr:`batch_types`, a scalar, before weighting."""
 
-    def takes(self, batch: Any) -> bool:
-        """Whether the objective looks at a batch."""
-        return isinstance(batch, self.batch_types)
-
     def weight(self, epoch: int) -> float:
         """Weight in the stage's ``epoch``, counted from 0."""
         return 1.0

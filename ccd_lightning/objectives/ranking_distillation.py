@@ -23,8 +23,8 @@ class RankingDistillation(Objective):
     uninteresting ones is exact by default: one product with the whole catalogue; with ``sample``, it is estimated
     without bias.
 
-    User lists are learned by the users of the batches that the own loss brings, and by those of ``apart`` in batches of their
-    own; item lists bring all their batches themselves, and need a model with embeddings.
+    User lists are learned by the users of the batches that the own loss brings; item lists bring batches of their own,
+    and need a model with embeddings.
 
     Args:
         lists: interesting entities of each row, best first, int64 ``(rows, K)``, -1 beyond the end.
@@ -34,7 +34,6 @@ class RankingDistillation(Objective):
         sample: uninteresting entities drawn for each batch and shared by its rows; ``None`` takes all of them, and so
             do models without embeddings, which score all items anyway.
         propagated: learn on the final embeddings of a graph model rather than on its layer 0.
-        apart: entities that come once an epoch in batches of their own, int64 ``(n,)``; by default every item, but no user.
     """
 
     def __init__(
@@ -45,12 +44,10 @@ class RankingDistillation(Objective):
         weight: float = 0.01,
         sample: int | None = None,
         propagated: bool = False,
-        apart: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.name = f"{side.value}_lists"
-        self.batch_types = (ListBatch,) if side is Side.ITEM else (RankingBatch, UserBatch, ListBatch)
-        self.apart = torch.arange(len(lists) if side is Side.ITEM else 0) if apart is None else apart
+        self.batch_types = (ListBatch,) if side is Side.ITEM else (RankingBatch, UserBatch)
         self.lists, self.excluded, self.side = lists, excluded, side
         self.constant_weight, self.sample, self.propagated = weight, sample, propagated
         self._generator = torch.Generator()
@@ -58,10 +55,6 @@ class RankingDistillation(Objective):
     def weight(self, epoch: int) -> float:
         """A constant."""
         return self.constant_weight
-
-    def takes(self, batch: object) -> bool:
-        """Whether the batch holds entities of this side."""
-        return super().takes(batch) and (not isinstance(batch, ListBatch) or batch.side is self.side)
 
     def prepare(self, backbone: Backbone) -> None:
         """Refuse item lists for a model that scores whole rows of items only.
@@ -76,10 +69,10 @@ class RankingDistillation(Objective):
             )
 
     def batches(self, batch_size: int, generator: torch.Generator) -> BatchSet | None:
-        """Every entity once that no other batches bring."""
-        entities = self.apart[torch.randperm(len(self.apart), generator=generator)]
+        """Every entity once, for the side that no other batches bring."""
+        entities = torch.randperm(self.lists.shape[0], generator=generator)
         self._generator = generator
-        if not len(entities):
+        if self.side is Side.USER:
             return None
 
         def build(rows: Tensor, size: int) -> ListBatch:

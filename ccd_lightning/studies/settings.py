@@ -20,7 +20,6 @@ LATER = (
     "distillation.teacher_replay",
     "distillation.graph",
     "distillation.generation.warm_start",
-    "distillation.generation.everyone",
     "distillation.stability_momentum",
     "distillation.plasticity_momentum",
     "distillation.exclusion",

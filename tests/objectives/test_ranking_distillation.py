@@ -226,15 +226,3 @@ def test_weight_is_constant(golden):
     objective = Case(golden("rrd_interesting"), Side.USER).objective(weight=0.25)
     assert {objective.weight(epoch) for epoch in range(5)} == {0.25}
     assert objective.name == "user_lists"
-
-
-def test_users_apart_come_once_in_batches_that_item_lists_leave_alone(golden):
-    apart = torch.tensor([3, 9, 17])
-    objective = Case(golden("rrd_interesting"), Side.USER).objective(apart=apart)
-    batches = list(objective.batches(2, torch.Generator().manual_seed(0)))
-    assert sorted(torch.cat([batch.entities for batch in batches]).tolist()) == apart.tolist()
-    items = Case(golden("rrd_interesting"), Side.ITEM).objective()
-    item_batch = next(iter(items.batches(5, torch.Generator().manual_seed(0))))
-    assert all(objective.takes(batch) and not items.takes(batch) for batch in batches)
-    assert items.takes(item_batch) and not objective.takes(item_batch)
-    assert objective.takes(batch_of(apart))

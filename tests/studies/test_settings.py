@@ -48,7 +48,7 @@ LAST = {
     "distillation": {
         "exclusion": 7,
         "observed": "cumulative",
-        "generation": {"warm_start": False, "everyone": True},
+        "generation": {"warm_start": False},
         "graph": {"weight": 3.0, "output_weight": 0.0},
         "student_replay": {"stability": 0, "plasticity": 1, "eps": 0.1},
         "teacher_replay": {"student": 1, "decay": None},
