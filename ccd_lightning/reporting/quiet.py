@@ -11,7 +11,8 @@ REPEATED = (
     r"The number of training batches \(\d+\) is smaller than the logging interval",
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",
 )
-"""Warnings about what a stream does on purpose, or about Lightning's own use of torch."""
+"""Warnings about what a stream does on purpose (metrics are summed over processes already), or about Lightning's own use
+of torch."""
 
 
 class QuietLightning:
