@@ -38,6 +38,9 @@ BYTES = 4
 SILENCE = 60.0
 """Seconds without a line after which a log is told of an epoch."""
 
+ROWS_OF_A_USER = 20
+"""Rows that weigh as much as what is drawn for a user at each epoch: replayed items, and lists."""
+
 BEGINNING = 0.02
 """Part of a stage that says little about its pace."""
 
@@ -64,6 +67,7 @@ class StreamProgress(StreamCallback):
         self._sizes: dict[int, dict[str, int]] = {}
         self._told: dict[str, int] = {}
         self._begun = self._stage_begun = self._training_begun = 0.0
+        self._batches_before = 0
 
     @override
     def on_stream_start(self, trainer: StreamTrainer, system: CollaborativeDistillation) -> None:
@@ -123,6 +127,7 @@ class StreamProgress(StreamCallback):
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Count the epoch; the module has summed up the one before."""
         if self._screen is not None:
+            self._batches_before = _batches_done(trainer)
             self._view.epoch = trainer.current_epoch - int(getattr(pl_module, "first_epoch", 0))
             self._read_losses(trainer)
             if self._screen.silence() > SILENCE:
@@ -214,7 +219,7 @@ class StreamProgress(StreamCallback):
         view, trainer, now = self._view, self._trainer, time.monotonic()
         view.elapsed = now - self._begun
         batches = trainer.num_training_batches
-        part = trainer.fit_loop.epoch_loop.batch_progress.current.completed / batches if batches else 0.0
+        part = (_batches_done(trainer) - self._batches_before) / batches if batches else 0.0
         view.share = min((view.epoch + part) / max(view.max_epochs, 1), 1.0) if view.phase == "training" else 0.0
         view.remaining = self._remaining(view, now - self._training_begun)
 
@@ -225,10 +230,15 @@ class StreamProgress(StreamCallback):
         if ahead and view.stage is not None and view.phase != "preparing":
             present = ahead[0]
             share = view.share if view.phase == "training" else 1.0
-            if view.phase == "training" and share > BEGINNING:
+            if share > BEGINNING:
                 done.append(present._replace(amount=present.amount * share, seconds=seconds))
             ahead[0] = present._replace(amount=present.amount * (1 - share))
         return remaining_seconds(done, ahead)
+
+
+def _batches_done(trainer: Trainer) -> int:
+    """Over all epochs: Lightning's count of the present one still holds the last one's when an epoch starts."""
+    return trainer.fit_loop.epoch_loop.batch_progress.total.completed
 
 
 def _sizes_of(system: CollaborativeDistillation) -> dict[str, int]:
@@ -236,12 +246,12 @@ def _sizes_of(system: CollaborativeDistillation) -> dict[str, int]:
 
 
 def _work_of_stages(trainer: StreamTrainer, num_teachers: int) -> dict[str, Work]:
-    """The stages of the whole stream by name: rows times epochs at most."""
+    """The stages of the whole stream by name: epochs at most, times the rows and users of the block."""
     plan = trainer.plan
-    return {
-        stage.name: Work(
-            stage.kind.value, model_name(stage), float(block.train.size * trainer.epochs_of(plan.settings(stage)))
-        )
-        for block in trainer.stream.blocks
-        for stage in plan.stages(block.index, num_teachers)
-    }
+    found = {}
+    for block in trainer.stream.blocks:
+        size_of_epoch = block.train.size + ROWS_OF_A_USER * block.num_users
+        for stage in plan.stages(block.index, num_teachers):
+            amount = float(size_of_epoch * trainer.epochs_of(plan.settings(stage)))
+            found[stage.name] = Work(stage.kind.value, model_name(stage), amount)
+    return found

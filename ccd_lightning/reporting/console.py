@@ -83,9 +83,15 @@ def stage_line(view: View, epochs: int, seconds: float, times: bool) -> str:
         seconds: how long it took.
         times: also tell how far the stream is, where no panel does.
     """
-    best = [f"valid recall@20{TIED}{score(max(view.recalls))}"] if view.recalls else []
+    best = [f"valid{TIED}recall@20{TIED}{score(max(view.recalls))}"] if view.recalls else []
     losses = [_losses(view)] if view.losses else []
-    parts = [_place(view), f"{epochs} epochs in {duration(seconds)}", *best, *losses, *(_times(view) if times else [])]
+    parts = [
+        _place(view),
+        f"{epochs} {'epoch' if epochs == 1 else 'epochs'} in {duration(seconds)}",
+        *best,
+        *losses,
+        *(_times(view) if times else []),
+    ]
     return DOT.join(parts)
 
 
@@ -139,7 +145,7 @@ def _state(view: View) -> str:
 
 def _recalls(view: View) -> str:
     if view.recalls:
-        return f"valid recall@20{TIED}{score(view.recalls[-1])}{DOT}best of the stage {score(max(view.recalls))}"
+        return f"valid{TIED}recall@20{TIED}{score(view.recalls[-1])}{DOT}best of the stage {score(max(view.recalls))}"
     return view.latest or f"valid recall@20 {NOTHING}"
 
 
