@@ -156,5 +156,5 @@ def _losses(view: View) -> str:
 
 def _times(view: View) -> list[str]:
     place = f"stage {min(view.stages_done + 1, view.num_stages)} of {view.num_stages}"
-    left = [f"about {duration(view.remaining)} left"] if view.remaining else []
+    left = [f"about {duration(max(view.remaining, 0.1))} left"] if view.remaining else []
     return [part.replace(" ", TIED) for part in (place, f"{duration(view.elapsed)} elapsed", *left)]

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from ccd_lightning.callbacks import DistillationCallback, StreamProgress
+from ccd_lightning.callbacks import DistillationCallback, StreamCheckpoint, StreamProgress, progress
 from ccd_lightning.hooks import StreamCallback
 from ccd_lightning.reporting import screen
 from ccd_lightning.reporting.units import size
@@ -142,6 +142,62 @@ def test_progress_loud_leaves_lightning_alone(tmp_path: Path, output: Terminal) 
 def test_progress_silent_on_other_processes(tmp_path: Path, output: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
     from ccd_lightning.trainer import StreamTrainer
 
+    levels: list[int] = []
+
+    class Hear(StreamCallback):
+        def on_stage_end(self, trainer: Any, system: Any, stage: Any) -> None:
+            levels.append(logging.getLogger("lightning.pytorch").level)
+
     monkeypatch.setattr(StreamTrainer, "is_global_zero", property(lambda self: False))
-    run(tmp_path, StreamProgress(), blocks=1)
+    run(tmp_path, StreamProgress(), Hear(), blocks=1)
     assert output.getvalue() == ""
+    assert set(levels) == {logging.WARNING}
+
+
+def test_progress_tells_a_log_of_epochs_after_a_long_silence(
+    tmp_path: Path, output: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "SILENCE", -1.0)
+    run(tmp_path, StreamProgress(), blocks=1, max_epochs=3)
+    lines = [line for line in output.getvalue().splitlines() if re.search(r"epoch \d of 3", line)]
+    assert [line.split(" · ")[1:3] for line in lines[:3]] == [
+        ["teacher 0 base", f"epoch {epoch} of 3"] for epoch in (1, 2, 3)
+    ]
+    facts = (
+        r"valid recall@20 0\.\d{4} \(teacher 0 on D0\) · loss own [\d.]+k? · stage 2 of 3 · .* elapsed · about .* left"
+    )
+    assert re.search(rf"teacher 1 base · epoch 2 of 3 · {facts}$", lines[4])
+
+
+@pytest.mark.parametrize("stages", [0, 1])
+def test_progress_tells_how_to_go_on_after_an_interruption(
+    tmp_path: Path, output: Terminal, capsys: pytest.CaptureFixture[str], stages: int
+) -> None:
+    class Interrupt(StreamCallback):
+        def on_stage_start(self, trainer: Any, system: Any, stage: Any) -> None:
+            if trainer.stages_done == stages:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, StreamCheckpoint(), StreamProgress(), Interrupt())
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("interrupted")]
+    went_on = f"interrupted: what was saved is whole in {tmp_path}; go on with `--ckpt_path last`."
+    assert told == [went_on if stages else "interrupted: nothing was saved yet."]
+
+
+def test_progress_holds_back_warnings_about_sums_over_processes(tmp_path: Path, output: Terminal) -> None:
+    class Warn(StreamCallback):
+        def on_stage_end(self, trainer: Any, system: Any, stage: Any) -> None:
+            warnings.warn(
+                "It is recommended to use `self.log('valid/recall@20', ..., sync_dist=True)` when logging on epoch level in"
+                " distributed setting to accumulate the metric across devices.",
+                stacklevel=1,
+            )
+            warnings.warn("SOMETHING ELSE", stacklevel=1)
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        run(tmp_path, StreamProgress(), Warn(), blocks=1)
+    told = {str(warning.message) for warning in caught}
+    assert "SOMETHING ELSE" in told
+    assert not any("sync_dist" in message for message in told)
