@@ -39,6 +39,9 @@ from ccd_lightning.trainer import StreamTrainer
 USER_ERROR = 2
 """Exit code of a mistake in input or configuration."""
 
+INTERRUPTED = 130
+"""Exit code after Ctrl-C: 128 and the signal's number, as shells count."""
+
 _EPILOG = f"Beside the subcommands: {', '.join(COMMANDS)}. Each has a `--help`."
 
 
@@ -218,6 +221,11 @@ def main(args: list[str] | None = None) -> None:
             raise
         print(f"error: {message_of(error)}", file=sys.stderr)
         raise SystemExit(USER_ERROR) from error
+    except (KeyboardInterrupt, SystemExit) as error:
+        # Lightning turns Ctrl-C into exit code 1.
+        if isinstance(error, SystemExit) and not isinstance(error.__context__, KeyboardInterrupt):
+            raise
+        raise SystemExit(INTERRUPTED) from None
     except ProcessLostError as error:
         if debug:
             raise

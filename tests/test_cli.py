@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 import yaml
 from safetensors.numpy import load_file
 
+from ccd_lightning import cli
 from ccd_lightning.cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -192,3 +194,19 @@ def test_stages_have_optimizers_of_their_own(capsys: pytest.CaptureFixture[str])
     with pytest.raises(SystemExit):
         main(["fit", *CONFIG, "--optimizer", "Adam"])
     assert "There is no option `optimizer`" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("by_lightning", [False, True])
+def test_interruptions_end_without_a_traceback(monkeypatch: pytest.MonkeyPatch, by_lightning: bool) -> None:
+    def interrupted(arguments: list[str]) -> None:
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            if not by_lightning:
+                raise
+            sys.exit(1)
+
+    monkeypatch.setattr(cli, "CCDCLI", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        main(["fit"])
+    assert ended.value.code == 128 + signal.SIGINT

@@ -9,9 +9,11 @@ from types import TracebackType
 LOGGERS = ("lightning.pytorch", "lightning.fabric")
 REPEATED = (
     r"The number of training batches \(\d+\) is smaller than the logging interval",
+    r"It is recommended to use `self\.log\(.*sync_dist=True\)` when logging on epoch level",
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",
 )
-"""Warnings about what a stream does on purpose, or about Lightning's own use of torch."""
+"""Warnings about what a stream does on purpose (metrics are summed over processes already), or about Lightning's own use
+of torch."""
 
 
 class QuietLightning:

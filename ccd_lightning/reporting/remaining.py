@@ -11,19 +11,21 @@ class Work(NamedTuple):
 
     Attributes:
         kind: kind of the stage.
+        model: who learns in it.
         amount: rows times epochs, or a part of it.
         seconds: what it took; 0 for work that lies ahead.
     """
 
     kind: str
+    model: str
     amount: float
     seconds: float = 0.0
 
 
 def remaining_seconds(done: Sequence[Work], ahead: Sequence[Work]) -> float | None:
-    """Seconds that the work ahead will take at the pace of the work done.
+    """Seconds that the work ahead will take at the pace of the work done that is most like it.
 
-    Each kind of stage has its own pace; a kind that was not seen yet goes at the pace of all the others together.
+    That is the same model in the same kind of stage, else the same kind, else the same model, else all the work done.
 
     Args:
         done: work with the seconds it took.
@@ -32,17 +34,22 @@ def remaining_seconds(done: Sequence[Work], ahead: Sequence[Work]) -> float | No
     Returns:
         ``None`` as long as nothing was done.
 
-    >>> remaining_seconds([Work("base", 100, 10.0), Work("update", 10, 4.0)], [Work("update", 20), Work("base", 50)])
+    >>> done = [Work("base", "teacher", 100, 10.0), Work("update", "student", 10, 4.0)]
+    >>> remaining_seconds(done, [Work("update", "student", 20), Work("base", "teacher", 50)])
     13.0
     """
-    amounts: dict[str, float] = {}
-    seconds: dict[str, float] = {}
-    for work in done:
-        amounts[work.kind] = amounts.get(work.kind, 0.0) + work.amount
-        seconds[work.kind] = seconds.get(work.kind, 0.0) + work.seconds
-    total = sum(amounts.values())
-    if not total:
+    done = [work for work in done if work.amount]
+    if not done:
         return None
-    overall = sum(seconds.values()) / total
-    pace = {kind: seconds[kind] / amount for kind, amount in amounts.items() if amount}
-    return sum(work.amount * pace.get(work.kind, overall) for work in ahead)
+    return sum(work.amount * _pace(done, work) for work in ahead)
+
+
+def _pace(done: Sequence[Work], like: Work) -> float:
+    candidates = (
+        [work for work in done if (work.kind, work.model) == (like.kind, like.model)],
+        [work for work in done if work.kind == like.kind],
+        [work for work in done if work.model == like.model],
+        done,
+    )
+    alike = next(found for found in candidates if found)
+    return sum(work.seconds for work in alike) / sum(work.amount for work in alike)

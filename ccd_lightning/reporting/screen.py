@@ -3,52 +3,67 @@
 from __future__ import annotations
 
 import atexit
+import time
 from collections.abc import Callable
 
 from rich.console import Console, RenderableType
 from rich.live import Live
 
-from ccd_lightning.reporting.quiet import QuietLightning
+from ccd_lightning.reporting.units import fold
 
 FRAMES_PER_SECOND = 2
 """How often the panel is drawn; drawing takes a few milliseconds, beside the training."""
+
+ECHO = 2
+"""Columns that stay free beside the panel: a terminal echoes Ctrl-C there, and would break the line elsewhere."""
 
 
 class Screen:
     """Where a callback speaks.
 
     Args:
-        render: draws the panel; it is called from a thread of its own.
-        quiet: hold back Lightning's messages while the screen is open.
+        render: draws the panel in so many columns; it is called from a thread of its own.
         console: where to write; standard output by default.
     """
 
-    def __init__(self, render: Callable[[], RenderableType], quiet: bool, console: Console | None = None) -> None:
-        self.render, self.quiet = render, quiet
+    def __init__(self, render: Callable[[int], RenderableType], console: Console | None = None) -> None:
+        self.render = render
         self.console = console or Console()
-        self._silence = QuietLightning()
         self._live: Live | None = None
+        self._spoken = time.monotonic()
+
+    @property
+    def has_panel(self) -> bool:
+        """Whether people see the present state at any moment."""
+        return self._live is not None
 
     def open(self) -> None:
-        """Show the panel, if this is a terminal."""
-        if self.quiet:
-            self._silence.start()
-        if self.console.is_terminal and not self.console.is_jupyter:
+        """Show the panel, if this is a terminal that can move its cursor."""
+        console = self.console
+        if console.is_terminal and not console.is_dumb_terminal and not console.is_jupyter:
             self._live = Live(
-                get_renderable=self.render, console=self.console, refresh_per_second=FRAMES_PER_SECOND, transient=True
+                get_renderable=lambda: self.render(console.width - ECHO),
+                console=console,
+                refresh_per_second=FRAMES_PER_SECOND,
+                transient=True,
             )
             self._live.start()
-        # An error between two stages reaches no hook of a callback.
+        # Whoever uses the callback without a trainer of streams may end without closing.
         atexit.register(self.close)
 
     def close(self) -> None:
-        """Leave the terminal and Lightning's loggers as they were; a second call changes nothing."""
+        """Leave the terminal as it was; a second call changes nothing."""
         atexit.unregister(self.close)
         if self._live is not None:
             self._live.stop()
             self._live = None
-        self._silence.stop()
 
     def tell(self, line: str) -> None:
-        """Leave a line: wrapped to the width of a terminal, whole in a log."""
-        self.console.print(line, markup=False, highlight=False, soft_wrap=not self.console.is_terminal)
+        """Leave a line: folded to the width of a terminal, whole in a log."""
+        width = self.console.width if self.console.is_terminal else None
+        self.console.print(fold(line, width), markup=False, highlight=False, soft_wrap=True)
+        self._spoken = time.monotonic()
+
+    def silence(self) -> float:
+        """Seconds in which nobody could see anything happen: 0 with a panel, else since the last line."""
+        return 0.0 if self.has_panel else time.monotonic() - self._spoken

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import textwrap
+
 NOTHING = "\u2013"
 """A dash, where there is no number."""
+
+TIED = "\u00a0"
+"""A space at which :func:`fold` breaks no line: between a name and its number."""
 
 
 def duration(seconds: float) -> str:
@@ -39,10 +44,10 @@ def compact(value: float) -> str:
     """A loss of any magnitude in three digits.
 
     >>> compact(0.4321), compact(1402.3), compact(0.00012)
-    ('0.432', '1.4 k', '1.2e-04')
+    ('0.432', '1.4k', '1.2e-04')
     """
     if abs(value) >= 999.5:
-        return size(value, "")
+        return size(value, "").replace(" ", "")
     return f"{value:.3g}" if value == 0 or abs(value) >= 1e-3 else f"{value:.1e}"
 
 
@@ -53,3 +58,20 @@ def score(value: float | None) -> str:
     ('0.1012', True)
     """
     return NOTHING if value is None else f"{value:.4f}"
+
+
+def fold(text: str, width: int | None = None) -> str:
+    """Break a line between words, and let what follows stand out from it; tied spaces become ordinary ones.
+
+    Args:
+        text: one line.
+        width: columns; ``None`` leaves the line whole.
+
+    >>> print(fold(f"losses own{TIED}205 replay{TIED}41", 15))
+    losses own 205
+      replay 41
+    """
+    lines = [text]
+    if width is not None:
+        lines = textwrap.wrap(text, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    return "\n".join(lines).replace(TIED, " ")
