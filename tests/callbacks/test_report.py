@@ -187,7 +187,7 @@ def test_report_id_maps_hold_the_known_entities(reported: Run) -> None:
 def test_report_page_is_well_formed_and_fetches_nothing(page: Page) -> None:
     assert page.open == []
     assert {"link", "script", "img", "iframe"}.isdisjoint(page.names)
-    assert page.names.count("svg") == 9
+    assert page.names.count("svg") == 12
     assert all(reference.startswith(("#", "data:")) for reference in page.references)
 
 

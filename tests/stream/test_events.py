@@ -28,9 +28,9 @@ class Strike(StreamCallback):
 
     @override
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        if isinstance(pl_module, Recommender) and pl_module.stage is not None:
-            if (pl_module.stage.name, pl_module.stage_epoch) == (self.stage, self.epoch):
-                raise RuntimeError("STRUCK")
+        assert isinstance(pl_module, Recommender) and pl_module.stage is not None
+        if (pl_module.stage.name, pl_module.stage_epoch) == (self.stage, self.epoch):
+            raise RuntimeError("STRUCK")
 
 
 def strike(run_stream: RunStream, folder: Path, stage: str, epoch: int, **options: Any) -> None:
