@@ -1,6 +1,7 @@
 """A headless Chromium over a pipe: what a page shows, loads and complains about.
 
-`python -m tests.browser PAGE WIDTH PICTURE [HEIGHT]` takes a picture of a page.
+`python -m tests.browser PAGE WIDTH PICTURE [HEADING]` takes a picture of a page, or of the section with a heading; a number in
+place of the heading is the height of the picture.
 """
 
 from __future__ import annotations
@@ -74,16 +75,14 @@ class Browser:
         os.close(self._out)
         self._profile.cleanup()
 
-    def show(
-        self, page: Path, width: int, expression: str = "0", height: int | None = None, dark: bool = False
-    ) -> Shown:
+    def show(self, page: Path, width: int, expression: str = "0", part: str = "", dark: bool = False) -> Shown:
         """Load a page in a window of a width in CSS pixels, evaluate an expression in it, and take a picture.
 
         Args:
             page: a file.
             width: of the window.
             expression: JavaScript whose value comes back.
-            height: of the picture; the whole page by default.
+            part: heading of the section that the picture shows, or height of the picture; the whole page by default.
             dark: whether the reader prefers dark colours.
         """
         target = self._call("Target.createTarget", url="about:blank")["targetId"]
@@ -99,8 +98,8 @@ class Browser:
         while not any(event.get("method") == "Page.loadEventFired" for event in self._events):
             self._events.append(self._read())
         answer = self._call("Runtime.evaluate", session, expression=expression, returnByValue=True)
-        whole = self._call("Page.getLayoutMetrics", session)["cssContentSize"]["height"]
-        clip = {"x": 0, "y": 0, "width": width, "height": height or whole, "scale": 1}
+        place = self._call("Runtime.evaluate", session, expression=f"({_PLACE})({part!r})", returnByValue=True)
+        clip = {"x": 0, "width": width, "scale": 1, **place["result"]["value"]}
         shot = self._call("Page.captureScreenshot", session, captureBeyondViewport=True, clip=clip)["data"]
         events, self._events = self._events, []
         self._call("Target.closeTarget", targetId=target)
@@ -131,6 +130,10 @@ class Browser:
         return content
 
 
+_PLACE = """part => {
+    const section = [...document.querySelectorAll("section")].find(one => one.querySelector("h2").textContent === part);
+    const box = section?.getBoundingClientRect();
+    return box ? {y: box.top, height: box.height + 12} : {y: 0, height: Number(part) || document.body.scrollHeight} }"""
 COMPLAINTS = ("Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Log.entryAdded", "Network.loadingFailed")
 
 
@@ -139,7 +142,7 @@ def _of(events: list[dict[str, Any]], method: str) -> list[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    page, width, picture, *height = sys.argv[1:]
+    page, width, picture, *part = sys.argv[1:]
     with Browser(find_browser() or "chromium") as browser:
-        shown = browser.show(Path(page), int(width), height=int(height[0]) if height else None)
+        shown = browser.show(Path(page), int(width), part="".join(part))
     Path(picture).write_bytes(shown.picture)

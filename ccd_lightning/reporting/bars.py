@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ccd_lightning.reporting.figures import FAINT, ROLE_STYLE, dress, legend_below
+from ccd_lightning.reporting.figures import FAINT, ROLE_STYLE, dress, ink_on, legend_below
 from ccd_lightning.reporting.units import compact
 
 if TYPE_CHECKING:
@@ -37,11 +37,12 @@ def draw_bars(axes: Axes, parts: Mapping[str, Sequence[float]], title: str, firs
     total = max(sum(column) for column in zip(*parts.values(), strict=True)) or 1.0
     for name, heights in parts.items():
         blocks = range(first, first + count)
-        axes.bar(blocks, heights, bottom=below, label=name, color=COLOURS.get(name, _OTHERS), width=0.72)
+        colour = COLOURS.get(name, _OTHERS)
+        axes.bar(blocks, heights, bottom=below, label=name, color=colour, width=0.72)
         for block, height, bottom in zip(blocks, heights, below, strict=True):
             if count <= 10 and height > _LABELLED * total:
                 place: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 8}
-                axes.text(block, bottom + height / 2, compact(height), color="#ffffff", **place)
+                axes.text(block, bottom + height / 2, compact(height), color=ink_on(colour), **place)
         below = [bottom + height for bottom, height in zip(below, heights, strict=True)]
     axes.set_xticks(range(first, first + count, math.ceil(count / 12)))
     axes.yaxis.set_major_formatter(lambda value, _: compact(value))

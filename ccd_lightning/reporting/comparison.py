@@ -47,7 +47,7 @@ def comparison_page(
         _overlaps(runs),
         markup.section("What went wrong", "Run by run.", _troubles(runs)),
         markup.section("Cost", "Training, and what the models of the last block weigh.", _costs(runs)),
-        markup.section("Settings that differ", "From the runs' `config.yaml`.", _differences(runs)),
+        markup.section("Settings that differ", "From the configuration that each run keeps.", _differences(runs)),
     ]
     return markup.document("Runs side by side", parts)
 

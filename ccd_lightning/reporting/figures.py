@@ -52,12 +52,10 @@ def draw_matrix(axes: Axes, rows: Sequence[Sequence[float]], title: str, limits:
     if size <= ANNOTATED_BLOCKS:
         for after, row in enumerate(rows):
             for block, value in enumerate(row):
-                red, green, blue, _ = mesh.cmap(float(colour(value)))
-                light = 0.299 * red + 0.587 * green + 0.114 * blue > 0.42
                 # On a phone smaller letters could not be read.
                 text = f"{value:.3f}".lstrip("0") if size > 7 else f"{value:.4f}"
                 place: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 9}
-                axes.text(block + 0.5, after + 0.5, text, color="#000000" if light else "#ffffff", **place)
+                axes.text(block + 0.5, after + 0.5, text, color=ink_on(mesh.cmap(float(colour(value)))[:3]), **place)
     step = math.ceil(size / 12)
     places = range(0, size, step)
     axes.set_xticks([place + 0.5 for place in places], [f"D{place}" for place in places])
@@ -65,6 +63,18 @@ def draw_matrix(axes: Axes, rows: Sequence[Sequence[float]], title: str, limits:
     axes.invert_yaxis()
     dress(axes, title, "asked on", "after block")
     axes.spines[:].set_visible(False)
+
+
+def ink_on(ground: str | tuple[float, float, float]) -> str:
+    """Black or white, whichever is read better on a colour.
+
+    >>> ink_on("#ffffff"), ink_on((0.1, 0.1, 0.3))
+    ('#000000', '#ffffff')
+    """
+    from matplotlib.colors import to_rgb
+
+    red, green, blue = to_rgb(ground)
+    return "#000000" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.42 else "#ffffff"
 
 
 def styles_of(names: Sequence[str]) -> dict[str, Mapping[str, Any]]:

@@ -41,12 +41,12 @@ def published_section(manifest: Mapping[str, Any]) -> str:
     if stream is None:
         return ""
     gains = PUBLISHED[stream]
-    head = ["gain in H-mean of recall@20", *(f"D{block}" for block in range(1, len(gains["teacher"]) + 1))]
+    head = ["gain", *(f"D{block}" for block in range(1, len(gains["teacher"]) + 1))]
     rows = [[model, *(f"{value:+.3f}" for value in values)] for model, values in gains.items()]
     return markup.section(
         f"The paper on {stream}",
-        "Gains over the best of the paper's own competitors, read off its figures; its teacher systems are larger than most"
-        " configurations here. One run has no gain: `python train.py compare RUN BASELINE --baseline BASELINE` shows those"
-        " of runs, with the paper's dashed beside them.",
+        "Gains in H-mean of recall@20 over the best of the paper's own competitors, read off its figures: context, since its"
+        " models and settings are its own. A single run has no gain; train.py compare RUN BASELINE --baseline BASELINE"
+        " draws that of a run, with the paper's dashed beside it.",
         markup.table(head, rows),
     )

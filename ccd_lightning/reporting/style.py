@@ -33,7 +33,7 @@ table{border-collapse:separate;border-spacing:0;width:100%;font-variant-numeric:
 th,td{padding:6px 12px;text-align:right;white-space:nowrap;border-bottom:1px solid var(--line)}
 tbody tr:last-child>*{border-bottom:0}
 thead th{background:var(--head);font-weight:600;vertical-align:bottom;white-space:normal}
-thead th:first-child{position:sticky;left:0;background:var(--card)}
+thead th:first-child{position:sticky;left:0;background:linear-gradient(var(--head),var(--head)),var(--ground)}
 th:first-child,td:first-child{text-align:left}
 tbody th{font-weight:500;position:sticky;left:0;background:var(--ground)}
 tr.total th,tr.total td{font-weight:600}
