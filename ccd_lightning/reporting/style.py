@@ -16,7 +16,7 @@ p,li,dt,dd{overflow-wrap:anywhere}
 .soft{color:var(--soft);font-size:.9rem}
 .tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(150px,1fr));gap:12px;margin:20px 0 0}
 .tile{background:var(--card);border:1px solid var(--line);border-radius:10px;padding:12px 14px}
-.tile b{display:block;font-size:1.45rem;line-height:1.25;font-variant-numeric:tabular-nums}
+.tile b{display:block;font-size:1.3rem;line-height:1.3;white-space:nowrap;font-variant-numeric:tabular-nums}
 .tile.teacher{border-top:3px solid var(--teacher)}
 .tile.student{border-top:3px solid var(--student)}
 .tile.distilled{border-top:3px solid var(--distilled)}
