@@ -7,10 +7,11 @@ from typing import Any
 
 from typing_extensions import override
 
-from ccd_lightning.data import IdMap
+from ccd_lightning.data import IdMap, PairSet
 from ccd_lightning.hooks import StreamCallback
 from ccd_lightning.modules import CollaborativeDistillation
-from ccd_lightning.record import ROLES
+from ccd_lightning.objectives import top_overlap
+from ccd_lightning.record import OVERLAP, ROLES
 from ccd_lightning.reporting import (
     AVERAGES,
     METRIC,
@@ -22,7 +23,7 @@ from ccd_lightning.reporting import (
     write_atomically,
 )
 from ccd_lightning.trainer import StreamTrainer
-from ccd_lightning.types import Block, Stage
+from ccd_lightning.types import Block, Interactions, Stage
 
 VERSION = 1
 
@@ -60,8 +61,12 @@ class StreamReport(StreamCallback):
 
     @override
     def on_block_end(self, trainer: StreamTrainer, system: CollaborativeDistillation, block: Block) -> None:
-        """Measure what the models cost, then write everything."""
-        self.costs[block.index] = self._measure_costs(trainer, system)
+        """Measure what the models cost and how far they agree, then write everything."""
+        home = system.device
+        system.to(trainer.strategy.root_device)
+        self.costs[block.index] = _costs_of(system)
+        trainer.record.add_overlap(block.index, _overlap_of(system, block))
+        system.to(home)
         self._write_tables(trainer)
         self._write_block(trainer, block)
         self._log(trainer, block)
@@ -75,18 +80,6 @@ class StreamReport(StreamCallback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore :meth:`state_dict`."""
         self.costs = dict(state_dict.get("costs", {}))
-
-    def _measure_costs(self, trainer: StreamTrainer, system: CollaborativeDistillation) -> dict[str, Any]:
-        """On every process, since the scores of a sharded model need all of them."""
-        home, device = system.device, trainer.strategy.root_device
-        system.to(device)
-        teachers = [teacher.backbone for teacher in system.members()]
-        costs = {
-            "teacher": model_cost(teachers, system.teacher_system().scores, device),
-            "student": model_cost([system.student.backbone], system.student.backbone.scores, device),
-        }
-        system.to(home)
-        return costs
 
     def _write_tables(self, trainer: StreamTrainer) -> None:
         if not trainer.is_global_zero:
@@ -127,3 +120,20 @@ class StreamReport(StreamCallback):
         for logger in trainer.loggers:
             logger.log_metrics({**values, "block": block.index}, step=trainer.global_step)
             logger.save()
+
+
+# On every process, since the scores of a sharded model need all of them.
+def _costs_of(system: CollaborativeDistillation) -> dict[str, dict[str, float | int]]:
+    teachers = [teacher.backbone for teacher in system.members()]
+    student = system.student.backbone
+    return {
+        "teacher": model_cost(teachers, system.teacher_system().scores, system.device),
+        "student": model_cost([student], student.scores, system.device),
+    }
+
+
+def _overlap_of(system: CollaborativeDistillation, block: Block) -> float:
+    """As a test of the block masks them, the user's train and validation items of the block are left out."""
+    asked = Interactions.concatenate([block.train, block.valid])
+    seen = PairSet.from_interactions(asked, block.num_users, block.num_items)
+    return top_overlap(system.teacher_system(), system.student.backbone, OVERLAP, seen, system.device)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from ccd_lightning.metrics import PerformanceMatrix
@@ -12,6 +13,9 @@ from ccd_lightning.types import Stage
 
 ROLES = ("teacher", "student", "distilled")
 """Who is measured: the fused teacher system, the student after its update, and the student after its distillation."""
+
+OVERLAP = 20
+"""Places of the rankings of teacher system and student that are laid over each other after a block."""
 
 Results = dict[int, dict[str, dict[str, float]]]
 """Block -> group -> metric -> value."""
@@ -27,6 +31,8 @@ class StreamRecord:
         self.seconds: dict[str, list[float]] = {}
         self.stages: list[dict[str, Any]] = []
         self.replayed: dict[str, dict[str, int]] = {}
+        self.overlap: list[float | None] = []
+        self.events: list[dict[str, str]] = []
         self.peak_bytes = 0
 
     def add(self, role: str, block: int, results: Results, valid: Results | None = None) -> None:
@@ -51,10 +57,40 @@ class StreamRecord:
         """Whether a role was measured after ``block``."""
         return len(self.users[role]) > block
 
-    def add_seconds(self, stage: Stage, seconds: float, epochs: int = 0) -> None:
-        """Count a stage's time under its kind and block; kinds that a block leaves out have 0 seconds there."""
+    def add_overlap(self, block: int, share: float) -> None:
+        """Note how much of the teacher system's top places the student has too, as both stand after a block.
+
+        Args:
+            block: k; blocks before it that were never measured have ``None``.
+            share: from 0 to 1.
+        """
+        self.overlap.extend([None] * (block - len(self.overlap)))
+        self.overlap[block:] = [share]
+
+    def note(self, what: str, where: str) -> None:
+        """Note that something did not go straight on.
+
+        Args:
+            what: ``resumed``, ``continued`` (a finished stream got new blocks) or ``unreadable``.
+            where: the stage behind which the stream went on, or the file that could not be read.
+        """
+        self.events.append({"what": what, "where": where})
+
+    def add_seconds(
+        self, stage: Stage, seconds: float, epochs: int = 0, max_epochs: int = 0, recalls: Sequence[float] = ()
+    ) -> None:
+        """Count a stage's time under its kind and block; kinds that a block leaves out have 0 seconds there.
+
+        Args:
+            stage: what is over.
+            seconds: how long it took.
+            epochs: how many it had.
+            max_epochs: how many it might have had.
+            recalls: validation Recall@20 at each of its evaluations.
+        """
         found = {"block": stage.block, "kind": stage.kind.value, "teacher": stage.teacher}
-        self.stages.append({"name": stage.name, **found, "epochs": epochs, "seconds": seconds})
+        course = {"epochs": epochs, "max_epochs": max_epochs, "recalls": list(recalls)}
+        self.stages.append({"name": stage.name, **found, **course, "seconds": seconds})
         spent = self.seconds.setdefault(stage.kind.value, [])
         spent.extend([0.0] * (stage.block + 1 - len(spent)))
         spent[stage.block] += seconds
@@ -71,6 +107,7 @@ class StreamRecord:
             "users": self.users,
             "seconds": self.seconds,
             "replayed": self.replayed,
+            "overlap": {f"top@{OVERLAP}": self.overlap},
             "peak_bytes": self.peak_bytes,
         }
 
@@ -79,7 +116,7 @@ class StreamRecord:
         matrices = {
             role: {group: matrix.state_dict() for group, matrix in of.items()} for role, of in self.matrices.items()
         }
-        names = ("users", "seconds", "stages", "replayed", "peak_bytes")
+        names = ("users", "seconds", "stages", "replayed", "overlap", "events", "peak_bytes")
         valid = {role: matrix.state_dict() for role, matrix in self.valid.items()}
         return {"matrices": matrices, "valid": valid, **{name: getattr(self, name) for name in names}}
 
@@ -92,7 +129,8 @@ class StreamRecord:
             self.valid[role].load_state_dict(rows)
         for name in ("users", "seconds", "replayed", "peak_bytes"):
             setattr(self, name, state[name])
-        self.stages = list(state.get("stages", []))
+        for name in ("stages", "overlap", "events"):
+            setattr(self, name, list(state.get(name, [])))
 
 
 def _only_metrics(values: dict[str, float]) -> dict[str, float]:

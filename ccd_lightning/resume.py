@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +15,7 @@ from torch import Tensor
 
 from ccd_lightning.backbones import Backbone
 from ccd_lightning.checkpoint import (
+    FOLDER,
     Saved,
     has_saved,
     read_checkpoint,
@@ -68,6 +71,7 @@ def restore_stream(
         ValueError: if an old block has changed.
     """
     if not saved.finished:
+        _note_going_on(trainer, saved, "the beginning")
         return
     path, state = _newest_readable(saved.finished)
     check_same_blocks(state["fingerprints"], stream.stream, stream.source.describe())
@@ -85,6 +89,7 @@ def restore_stream(
             backbone.observe(stream.history(backbone.known_block))
     trainer.record.load_state_dict(state["record"])
     trainer.last_stage = stage_from_state(state["stage"])
+    _note_going_on(trainer, saved, trainer.last_stage.name, saved.finished[: saved.finished.index(path)])
     trainer.stages_done = state["stages_done"]
     for callback in trainer.stream_callbacks():
         if callback.state_key in state["callbacks"]:
@@ -94,18 +99,42 @@ def restore_stream(
     trainer.fit_loop.restarting = False
 
 
-def resumable(unfinished: Path | None, run: Path, serial: int, stage: Stage, learner: Recommender) -> Path | None:
+def _note_going_on(trainer: StreamTrainer, saved: Saved, behind: str, torn: Sequence[Path] = ()) -> None:
+    """Note where a stream goes on and which checkpoints were passed over, behind what its folder remembers."""
+    record, run = trainer.record, Path(trainer.default_root_dir)
+    newest = saved.unfinished or saved.finished[0]
+    is_own = newest.parent.resolve() == (run / FOLDER).resolve()
+    manifest = _manifest_of(run) if is_own else {}
+    # A stream that was stopped twice within a stage has no checkpoint that knows of the first time.
+    record.events = max(record.events, manifest.get("events", []), key=len)
+    for path in torn:
+        record.note("unreadable", path.name)
+    if is_own:
+        record.note("continued" if manifest.get("status") == "finished" else "resumed", behind)
+
+
+def _manifest_of(run: Path) -> dict[str, Any]:
+    try:
+        found = json.loads((run / MANIFEST).read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def resumable(trainer: StreamTrainer, unfinished: Path | None, stage: Stage, learner: Recommender) -> Path | None:
     """The state within a stage, if that is the stage to go on with and its file is whole.
 
     Raises:
         MisconfigurationException: if it is of another model.
     """
-    if unfinished is None or unfinished.name != unfinished_path(run, serial, stage).name:
+    expected = unfinished_path(Path(trainer.default_root_dir), trainer.stages_done + 1, stage)
+    if unfinished is None or unfinished.name != expected.name:
         return None
     try:
         saved = dict(torch.load(unfinished, map_location="cpu", weights_only=True)["state_dict"])
     except Exception as error:
         rank_zero_warn(f"{unfinished} cannot be read ({why_unreadable(error)}); the stage {stage.name} begins anew.")
+        trainer.record.note("unreadable", unfinished.name)
         return None
     for name, value in learner.state_dict().items():
         if isinstance(value, Tensor) and getattr(saved.get(name), "shape", None) != value.shape:

@@ -9,7 +9,7 @@ from lightning.pytorch.callbacks import EarlyStopping
 from torch import Tensor
 from typing_extensions import override
 
-from ccd_lightning.modules import MONITOR
+from ccd_lightning.modules import MONITOR, Recommender
 from ccd_lightning.types import Stage, StageSettings
 
 NEVER = 2**31
@@ -94,11 +94,13 @@ class BestState(Callback):
     def __init__(self, monitor: str) -> None:
         self.monitor = monitor
         self.best = float("-inf")
+        self.values: list[float] = []
         self._state: dict[str, Tensor] = {}
 
     @override
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         value = float(trainer.callback_metrics[self.monitor])
+        self.values.append(value)
         if value > self.best:
             self.best = value
             # What the stage minimises is no part of the model.
@@ -112,11 +114,14 @@ class BestState(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._state:
             pl_module.load_state_dict(self._state, strict=False)
+        if isinstance(pl_module, Recommender):
+            pl_module.recalls = self.values
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best, "state": self._state}
+        return {"best": self.best, "state": self._state, "values": self.values}
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best, self._state = state_dict["best"], state_dict["state"]
+        self.values = list(state_dict.get("values", []))

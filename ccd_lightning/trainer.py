@@ -156,12 +156,13 @@ class StreamTrainer(Trainer):
         self._call("on_stage_start", system, stage)
         learner = system.learner(stage)
         learner.begin_stage(stage, settings, stream.history(stage.block), stream.seed, self.current_epoch)
-        unfinished = resumable(self._unfinished, Path(self.default_root_dir), self.stages_done + 1, stage, learner)
+        unfinished = resumable(self, self._unfinished, stage, learner)
         if learner.is_trainable():
             with self._fresh_loops(learner, settings):
                 super().fit(learner, datamodule=stream, ckpt_path=unfinished, weights_only=True)
         learner.end_stage()
-        self.record.add_seconds(stage, time.monotonic() - started, self.current_epoch - learner.first_epoch)
+        epochs = self.current_epoch - learner.first_epoch
+        self.record.add_seconds(stage, time.monotonic() - started, epochs, self.epochs_of(settings), learner.recalls)
         if stage.is_last_of_kind:
             self._measure(system, stream, MEASURED[stage.kind], stage.block)
         self.last_stage = stage

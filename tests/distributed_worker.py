@@ -30,6 +30,7 @@ from ccd_lightning.objectives import (
     pairs_of_lists,
     top_items,
     top_lists,
+    top_overlap,
 )
 from ccd_lightning.types import Side, Split, Stage, StageKind, StageSettings
 
@@ -109,7 +110,10 @@ def rankings() -> dict[str, Tensor]:
     model = met(LightGCN(6), 3)
     users, items = top_lists(model, 5, random_history(SIZES).observed("block"), CPU)
     best = top_items(model, 50, random_history(SIZES).observed("block"), CPU)
-    return {"user lists": users, "item lists": items, "best items": best.items, "best scores": best.scores}
+    other = met(LightGCN(4), 7)
+    shared = top_overlap(model, other, 5, random_history(SIZES).observed("block"), CPU)
+    lists = {"user lists": users, "item lists": items, "best items": best.items, "best scores": best.scores}
+    return {**lists, "overlap": torch.tensor(shared)}
 
 
 def metrics() -> dict[str, Tensor]:

@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 from ccd_lightning.mistakes import meant
 from ccd_lightning.reporting import write_atomically
-from ccd_lightning.reporting.comparison import comparison_page, read_run
+from ccd_lightning.reporting.comparison import comparison_page
+from ccd_lightning.reporting.finished import read_run
 
 
 def add_arguments(parser: Any) -> None:
@@ -21,7 +22,7 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument(
         "--published",
         type=Literal["yelp", "gowalla"],
-        help="draw the paper's gains on this stream beside those of the runs",
+        help="draw the paper's gains on this stream beside those of the runs, which need not tell that they learn it",
     )
     parser.add_argument("--output", type=Path, default=Path("comparison.html"), help="the page to write")
 

@@ -63,6 +63,7 @@ class Recommender(LightningModule):
         self.stage: Stage | None = None
         self.seed = 0
         self.first_epoch = 0
+        self.recalls: list[float] = []
         self._epoch_losses: dict[str, list[Tensor]] = {}
         self._epoch_steps: dict[str, list[int]] = {}
         self._valid: list[RankingMetrics] = []
@@ -88,6 +89,7 @@ class Recommender(LightningModule):
             first_epoch: the Trainer's epoch count at which the stage begins.
         """
         self.stage, self.settings, self.seed, self.first_epoch = stage, settings, seed, first_epoch
+        self.recalls = []
         if settings.afresh:
             self.backbone.reset(self.generator("fresh"))
         self.backbone.meet(history, self.new_rows, self.new_rows_topk, self.generator("new rows"))

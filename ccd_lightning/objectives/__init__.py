@@ -3,7 +3,7 @@
 from ccd_lightning.objectives.base import Objective, per_block
 from ccd_lightning.objectives.experience import ExperienceReplay
 from ccd_lightning.objectives.graph_distillation import GraphDistillation, OldKnowledge, PersonalWeights
-from ccd_lightning.objectives.knowledge import Rankings, Scorer, pairs_of_lists, top_items, top_lists
+from ccd_lightning.objectives.knowledge import Rankings, Scorer, pairs_of_lists, top_items, top_lists, top_overlap
 from ccd_lightning.objectives.output_imitation import OutputImitation
 from ccd_lightning.objectives.own import OwnLoss
 from ccd_lightning.objectives.ranking_distillation import RankingDistillation
@@ -28,4 +28,5 @@ __all__ = [
     "per_block",
     "top_items",
     "top_lists",
+    "top_overlap",
 ]

@@ -108,6 +108,35 @@ def top_lists(scorer: Scorer, number: int, observed: PairSet, device: torch.devi
     return share_rows(of_users).cpu(), _users_of(gather_tables(best).topk(width, dim=1).values).cpu()
 
 
+@torch.no_grad()
+def top_overlap(first: Scorer, second: Scorer, number: int, seen: PairSet, device: torch.device) -> float:
+    """Share of the first model's top places whose items are among the second's too, over the users whom both know.
+
+    Where every user has K items to rank, this is the mean over users of ``|top K of both| / K``.
+
+    Args:
+        first: one model.
+        second: another one.
+        number: K.
+        seen: pairs left out of both.
+        device: where the scorers live.
+
+    Returns:
+        From 0 to 1; 0 if nothing is ranked. The same for any number of processes, since only places are counted.
+    """
+    places = torch.zeros(2, dtype=torch.long, device=device)
+    seen = seen.to(device)
+    for rows in own_chunks(min(first.num_users, second.num_users), CHUNK):
+        lists, others = (
+            _best(_masked_scores(scorer, rows, seen), min(number, scorer.num_items))[1] for scorer in (first, second)
+        )
+        listed = lists >= 0
+        shared = (lists.unsqueeze(-1) == others.unsqueeze(-2)).any(-1) & listed
+        places += torch.stack([shared.sum(), listed.sum()])
+    shared_places, all_places = share_rows(places).tolist()
+    return float(shared_places / max(all_places, 1))
+
+
 def _masked_scores(scorer: Scorer, rows: slice, observed: PairSet) -> Tensor:
     users = torch.arange(rows.start, rows.stop, device=observed.columns.device)
     with evaluating(scorer):

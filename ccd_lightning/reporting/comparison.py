@@ -2,74 +2,26 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import partial
 from html import escape
-from pathlib import Path
 from typing import Any
-
-from omegaconf import OmegaConf
 
 from ccd_lightning.record import ROLES
 from ccd_lightning.reporting import markup
-from ccd_lightning.reporting.figures import MARKERS, Draw, draw_curves, panel, styles_of, to_svg
-from ccd_lightning.reporting.style import STYLE
-from ccd_lightning.reporting.tables import METRIC, Summary, pick_metric
+from ccd_lightning.reporting.figures import MARKERS, Draw, draw_curves, draw_shares, panel, styles_of, to_svg
+from ccd_lightning.reporting.finished import FinishedRun
+from ccd_lightning.reporting.panels import SHARED, overlap_of
+from ccd_lightning.reporting.published import PUBLISHED, stream_of
+from ccd_lightning.reporting.tables import METRIC, pick_metric
+from ccd_lightning.reporting.troubles import NONE, troubles
 from ccd_lightning.reporting.units import NOTHING, duration, score, size
 
-PUBLISHED: Mapping[str, Mapping[str, Sequence[float]]] = {
-    "yelp": {"teacher": (0.004, 0.024, 0.034, 0.039, 0.036), "student": (0.010, 0.008, 0.010, 0.011, 0.010)},
-    "gowalla": {"teacher": (0.007, 0.024, 0.027, 0.032, 0.034), "student": (0.003, 0.011, 0.024, 0.027, 0.026)},
-}
-"""Gains in H-mean of Recall@20 over the best continual baseline after D_1, ..., D_5, read off the paper's figures."""
+_SHAPES = {**dict(zip(MARKERS, "●■▲◆▼★✚✖", strict=True)), "": "- -"}
 
-_SHAPES = dict(zip(MARKERS, "●■▲◆▼★✚✖", strict=True))
+CONTEXT = "the paper, read off"
 
 QUANTITIES = ("LA", "RA", "H", "forgetting")
-
-
-@dataclass(frozen=True)
-class FinishedRun:
-    """What a run's folder tells.
-
-    Attributes:
-        name: of the folder.
-        summary: content of ``metrics.json``.
-        manifest: content of ``stream.json``.
-        settings: dotted key -> value of ``config.yaml``.
-    """
-
-    name: str
-    summary: Summary
-    manifest: Mapping[str, Any]
-    settings: Mapping[str, Any]
-
-
-def read_run(folder: Path) -> FinishedRun:
-    """Read the folder of a run.
-
-    Args:
-        folder: where the run has written.
-
-    Raises:
-        ValueError: if it is none, or nothing is measured yet.
-    """
-    try:
-        summary, manifest = (json.loads((folder / name).read_text()) for name in ("metrics.json", "stream.json"))
-        measured = any(summary[role] for role in ROLES)
-        blocks = len(manifest["blocks"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{folder} is no run's folder: expected `metrics.json` and `stream.json` as `fit` writes them ({error}). Name"
-            " folders such as runs/ccd."
-        ) from error
-    if not measured or not blocks:
-        raise ValueError(f"{folder} has measured nothing yet: wait until its first stage is done, or leave it out.")
-    config = folder / "config.yaml"
-    settings = dict(_flat(OmegaConf.to_container(OmegaConf.load(config)))) if config.is_file() else {}
-    return FinishedRun(folder.resolve().name, summary, manifest, settings)
 
 
 def comparison_page(
@@ -80,23 +32,24 @@ def comparison_page(
     Args:
         runs: at least one, of different names.
         baseline: the run among them over which gains are taken.
-        published: the paper's stream whose gains are drawn beside, a key of :data:`PUBLISHED`.
+        published: the paper's stream whose gains are drawn beside, a key of :data:`PUBLISHED`; by default the one that all
+            the runs learn, if it is one.
     """
+    streams = {stream_of(run.manifest) for run in runs}
+    if published is None and len(streams) == 1:
+        published = streams.pop()
     metric = pick_metric(runs[0].summary, METRIC)
     parts = [
         f'<header><h1>Runs side by side</h1><p class="soft">{escape(", ".join(run.name for run in runs))}</p></header>',
         _h_mean_section(runs, metric),
         *(_averages(runs, role, metric) for role in ROLES),
         _gains(runs, baseline, metric, published),
+        _overlaps(runs),
+        markup.section("What went wrong", "Run by run.", _troubles(runs)),
         markup.section("Cost", "Training, and what the models of the last block weigh.", _costs(runs)),
-        markup.section("Settings that differ", "From the runs' `config.yaml`.", _differences(runs)),
+        markup.section("Settings that differ", "From the configuration that each run keeps.", _differences(runs)),
     ]
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>Runs side by side</title><style>{STYLE}</style></head>\n"
-        f"<body><main>{''.join(parts)}</main></body></html>\n"
-    )
+    return markup.document("Runs side by side", parts)
 
 
 def _h_means(run: FinishedRun, role: str, metric: str) -> list[float]:
@@ -117,8 +70,7 @@ def _lines(
 ) -> Draw | None:
     """What draws a role's curves; ``None`` if there is none."""
     found = {name: values for name, values in curves.items() if values}
-    title = role.capitalize()
-    draw = partial(draw_curves, curves=found, title=title, first=first, styles=styles, legend=False)
+    draw = partial(draw_curves, curves=found, title=role.capitalize(), first=first, styles=styles, legend=False)
     return draw if found else None
 
 
@@ -136,20 +88,24 @@ def _averages(runs: Sequence[FinishedRun], role: str, metric: str) -> str:
 def _gains(runs: Sequence[FinishedRun], baseline: FinishedRun | None, metric: str, published: str | None) -> str:
     if baseline is None:
         return ""
-    context = "the paper, read off"
     others = [run for run in runs if run is not baseline]
     # A run looks as it does above.
-    styles = styles_of([*(run.name for run in runs), *([context] if published else [])])
+    styles = styles_of([run.name for run in runs])
+    if published:
+        styles[CONTEXT] = {"color": "#6b7785", "marker": "", "linestyle": "--"}
     figures = []
     for role in ROLES[:2]:
         base = _h_means(baseline, role, metric)
         curves = {run.name: _gain(_h_means(run, role, metric), base) for run in others}
         if published:
-            curves[context] = list(PUBLISHED[published][role])
+            curves[CONTEXT] = list(PUBLISHED[published][role])
         figures.append((role, _lines(curves, role, styles, first=1)))
     text = f"H-mean of {metric} minus that of {baseline.name}, after each block from D1 on."
     if published:
-        text += f" The paper's gains on {published} are over the best of its own baselines."
+        text += (
+            f" Dashed: the paper's gains on {published}, over the best of its own competitors and with its own models. They"
+            " are context, not a mark that these runs are held to."
+        )
     return markup.section(
         f"Gain over {baseline.name}",
         text,
@@ -165,6 +121,19 @@ def _gain(values: Sequence[float], base: Sequence[float]) -> list[float]:
     [0.25]
     """
     return [value - other for value, other in zip(values[1:], base[1:], strict=False)]
+
+
+def _overlaps(runs: Sequence[FinishedRun]) -> str:
+    found = {run.name: shares for run in runs if (shares := overlap_of(run.summary))}
+    styles = styles_of([run.name for run in runs])
+    draw = partial(draw_shares, curves=found, title=SHARED, styles=styles, legend=False) if found else None
+    text = "Share of the teacher system's top 20 that the student has too, when a block ends."
+    return markup.section("Agreement", text, _figures([("agreement", draw)]))
+
+
+def _troubles(runs: Sequence[FinishedRun]) -> str:
+    found = {run.name: troubles(run.summary, run.manifest) for run in runs}
+    return markup.definitions({name: " ".join(texts) or NONE for name, texts in found.items()})
 
 
 def _costs(runs: Sequence[FinishedRun]) -> str:
@@ -202,17 +171,3 @@ def _key(styles: Mapping[str, Mapping[str, Any]]) -> str:
         for name, style in styles.items()
     )
     return f"<p>{' &ensp; '.join(entries)}</p>"
-
-
-def _flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted keys of nested mappings and lists.
-
-    >>> dict(_flat({"a": {"b": 1}, "c": [2, {"d": 3}]}))
-    {'a.b': 1, 'c.0': 2, 'c.1.d': 3}
-    """
-    if isinstance(value, dict | list) and value:
-        entries = value.items() if isinstance(value, dict) else enumerate(value)
-        for name, inner in entries:
-            yield from _flat(inner, f"{key}.{name}" if key else str(name))
-    else:
-        yield key, value

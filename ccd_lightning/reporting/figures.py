@@ -52,18 +52,29 @@ def draw_matrix(axes: Axes, rows: Sequence[Sequence[float]], title: str, limits:
     if size <= ANNOTATED_BLOCKS:
         for after, row in enumerate(rows):
             for block, value in enumerate(row):
-                red, green, blue, _ = mesh.cmap(float(colour(value)))
-                light = 0.299 * red + 0.587 * green + 0.114 * blue > 0.42
-                text = f"{value:.3f}" if size > 7 else f"{value:.4f}"
-                place: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 9 if size <= 7 else 7}
-                axes.text(block + 0.5, after + 0.5, text, color="#000000" if light else "#ffffff", **place)
+                # On a phone smaller letters could not be read.
+                text = f"{value:.3f}".lstrip("0") if size > 7 else f"{value:.4f}"
+                place: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 9}
+                axes.text(block + 0.5, after + 0.5, text, color=ink_on(mesh.cmap(float(colour(value)))[:3]), **place)
     step = math.ceil(size / 12)
     places = range(0, size, step)
     axes.set_xticks([place + 0.5 for place in places], [f"D{place}" for place in places])
     axes.set_yticks([place + 0.5 for place in places], [str(place) for place in places])
     axes.invert_yaxis()
-    _dress(axes, title, "asked on", "after block")
+    dress(axes, title, "asked on", "after block")
     axes.spines[:].set_visible(False)
+
+
+def ink_on(ground: str | tuple[float, float, float]) -> str:
+    """Black or white, whichever is read better on a colour.
+
+    >>> ink_on("#ffffff"), ink_on((0.1, 0.1, 0.3))
+    ('#000000', '#ffffff')
+    """
+    from matplotlib.colors import to_rgb
+
+    red, green, blue = to_rgb(ground)
+    return "#000000" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.42 else "#ffffff"
 
 
 def styles_of(names: Sequence[str]) -> dict[str, Mapping[str, Any]]:
@@ -99,10 +110,28 @@ def draw_curves(
     axes.set_xlim(first - 0.15, last + 0.15)
     axes.margins(y=0.12)
     axes.grid(axis="y", color=FAINT, linewidth=0.6)
-    _dress(axes, title, "after block", "")
+    dress(axes, title, "after block", "")
     axes.spines[["top", "right"]].set_visible(False)
-    if not legend:
-        return
+    if legend:
+        legend_below(axes)
+
+
+def draw_shares(axes: Axes, curves: Mapping[str, Sequence[float]], title: str, **options: Any) -> None:
+    """Curves of shares, on the whole scale from nothing to all.
+
+    Args:
+        axes: where to draw.
+        curves: name -> share after each block, from 0 to 1.
+        title: of what.
+        options: as for :func:`draw_curves`.
+    """
+    draw_curves(axes, curves, title, **options)
+    axes.set_ylim(0.0, 1.0)
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+
+
+def legend_below(axes: Axes) -> None:
+    """Names under the panel, where they cover nothing."""
     axes.legend(
         loc="upper center",
         bbox_to_anchor=(0.5, -0.17),
@@ -114,7 +143,15 @@ def draw_curves(
     )
 
 
-def _dress(axes: Axes, title: str, x_label: str, y_label: str) -> None:
+def dress(axes: Axes, title: str, x_label: str, y_label: str) -> None:
+    """Title, labels and colours that all the panels share.
+
+    Args:
+        axes: what is drawn.
+        title: what it shows.
+        x_label: below.
+        y_label: beside.
+    """
     axes.set_title(title, color=INK, fontsize=11, loc="left")
     axes.set_xlabel(x_label, color=INK, fontsize=9)
     axes.set_ylabel(y_label, color=INK, fontsize=9)

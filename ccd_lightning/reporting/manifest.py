@@ -40,6 +40,7 @@ def stream_manifest(
         "seed": stream.seed,
         "source": stream.source.describe(),
         "stages_done": len(record.stages),
+        "events": record.events,
         "blocks": blocks,
         "metrics": _last_metrics(record),
     }

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
+
+from ccd_lightning.reporting.style import STYLE
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "", total: bool = False) -> str:
@@ -40,6 +42,36 @@ def section(title: str, text: str, *parts: str) -> str:
     return f'<section><h2>{escape(title)}</h2><p class="soft">{escape(text)}</p>{"".join(parts)}</section>'
 
 
-def folded(title: str, text: str) -> str:
-    """Preformatted text that opens on a click."""
-    return f"<details><summary>{escape(title)}</summary><pre>{escape(text)}</pre></details>"
+def preformatted(text: str) -> str:
+    """Text as it is."""
+    return f"<pre>{escape(text)}</pre>"
+
+
+def folded(title: str, content: str) -> str:
+    """Content that opens on a click; nothing if there is none."""
+    return f"<details><summary>{escape(title)}</summary>{content}</details>" if content else ""
+
+
+def bullets(texts: Sequence[str]) -> str:
+    """A list of sentences; nothing if there are none."""
+    return f"<ul>{''.join(f'<li>{escape(text)}</li>' for text in texts)}</ul>" if texts else ""
+
+
+def definitions(texts: Mapping[str, str]) -> str:
+    """Names with what is to be said about them."""
+    return f"<dl>{''.join(f'<dt>{escape(name)}</dt><dd>{escape(text)}</dd>' for name, text in texts.items())}</dl>"
+
+
+def paragraph(text: str) -> str:
+    """A line of its own that explains; nothing if it is empty."""
+    return f'<p class="soft">{escape(text)}</p>' if text else ""
+
+
+def document(title: str, parts: Sequence[str]) -> str:
+    """A page that needs nothing but a browser."""
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        f"<title>{escape(title)}</title><style>{STYLE}</style></head>\n"
+        f"<body><main>{''.join(parts)}</main></body></html>\n"
+    )

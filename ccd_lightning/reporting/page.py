@@ -9,8 +9,9 @@ from typing import Any
 from ccd_lightning.reporting import markup, sections
 from ccd_lightning.reporting.figures import panel, to_svg
 from ccd_lightning.reporting.panels import Panel, panels
-from ccd_lightning.reporting.style import STYLE
+from ccd_lightning.reporting.published import published_section
 from ccd_lightning.reporting.tables import Summary
+from ccd_lightning.reporting.troubles import NONE, asked_users, troubles
 
 TERMS = {
     "A[k][j]": "the metric on the test split of block D_j after block k was learned; every known item is ranked.",
@@ -37,17 +38,15 @@ def report_page(summary: Summary, manifest: Mapping[str, Any], metric: str, conf
     parts = [
         _header(manifest),
         sections.key_numbers(summary, manifest, metric),
+        _troubles(summary, manifest),
         *_performance(figures, summary, metric),
+        _teaching(figures, summary),
         *_cost_and_data(summary, manifest),
-        markup.section("Words", "What the names on this page mean.", _terms()),
-        markup.folded("Configuration of the run", config) if config else "",
+        published_section(manifest),
+        markup.section("Words", "What the names on this page mean.", markup.definitions(TERMS)),
+        markup.folded("Configuration of the run", markup.preformatted(config) if config else ""),
     ]
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>Stream report</title><style>{STYLE}</style></head>\n"
-        f"<body><main>{''.join(parts)}</main></body></html>\n"
-    )
+    return markup.document("Stream report", parts)
 
 
 def _header(manifest: Mapping[str, Any]) -> str:
@@ -85,12 +84,33 @@ def _performance(figures: list[Panel], summary: Summary, metric: str) -> list[st
     ]
 
 
+def _troubles(summary: Summary, manifest: Mapping[str, Any]) -> str:
+    found = troubles(summary, manifest)
+    return markup.section(
+        "What went wrong",
+        "" if found else NONE,
+        markup.bullets(found) or " ",
+        markup.paragraph(asked_users(summary, manifest)),
+    )
+
+
+def _teaching(figures: list[Panel], summary: Summary) -> str:
+    return markup.section(
+        "Who taught whom",
+        "Bars: pairs (user, item) that a model was taught again, in the last draw of the block's stage, by who remembered them."
+        " The proxies are slow (stability) and fast (plasticity) averages of the student's past. Line: the share of the"
+        " teacher system's top 20 that the student has in its own when the block ends, after Stage 1; mean over all users"
+        " that both know, without what they had in the block's train and validation parts.",
+        _figures(figures, "teaching"),
+        markup.folded("Pairs of every stage", sections.replay_table(summary)),
+    )
+
+
 def _cost_and_data(summary: Summary, manifest: Mapping[str, Any]) -> list[str]:
     costs = (sections.models_table(manifest), sections.seconds_table(summary))
     return [
         markup.section("Cost", "What the teacher system and the student cost to keep, to ask and to train.", *costs),
         markup.section("The stream", "Sizes after each block.", sections.blocks_table(manifest, summary)),
-        markup.section("Replayed pairs", "Soft labels a stage drew, by source.", sections.replay_table(summary)),
     ]
 
 
@@ -101,7 +121,3 @@ def _figures(figures: list[Panel], section: str, layout: str = "") -> str:
         if figure.section == section
     )
     return f'<div class="figures {layout}">{drawn}</div>' if drawn else ""
-
-
-def _terms() -> str:
-    return f"<dl>{''.join(f'<dt>{escape(term)}</dt><dd>{escape(text)}</dd>' for term, text in TERMS.items())}</dl>"

@@ -7,6 +7,7 @@ from typing import Any
 
 from ccd_lightning.record import ROLES
 from ccd_lightning.reporting.markup import table, tile
+from ccd_lightning.reporting.panels import overlap_of
 from ccd_lightning.reporting.tables import AVERAGES, Summary
 from ccd_lightning.reporting.units import NOTHING, duration, score, size
 from ccd_lightning.types import StageKind
@@ -42,6 +43,9 @@ def key_numbers(summary: Summary, manifest: Mapping[str, Any], metric: str) -> s
                 "faster: scoring the catalogue",
             )
         )
+    shares = [share for share in overlap_of(summary) if share == share]
+    if shares:
+        tiles.append(tile(f"{shares[-1]:.0%}", "of the teachers' top 20 are in the student's too"))
     if summary["seconds"]:
         tiles.append(tile(duration(sum(map(sum, summary["seconds"].values()))), "training, all stages"))
     return f'<div class="tiles">{"".join(tiles)}</div>' if tiles else ""

@@ -41,8 +41,9 @@ def metric_rows(summary: Summary) -> Iterator[tuple[Any, ...]]:
     """Rows of :data:`COLUMNS`.
 
     ``quantity`` is ``A`` (the metric on ``block`` after ``after_block``), a curve over the blocks (``LA``, ``RA``,
-    ``H``, ``forgetting``, ``backward_transfer``, ``forward_transfer``: ``block`` is empty), or ``count`` (how many
-    users were asked on ``block``, and how many of them the model did not know).
+    ``H``, ``forgetting``, ``backward_transfer``, ``forward_transfer``: ``block`` is empty), ``count`` (how many
+    users were asked on ``block``, and how many of them the model did not know), or ``overlap`` (the share of the teacher
+    system's top places that the student has too).
     """
     for group in GROUPS:
         for role, metrics in of_group(summary, group).items():
@@ -54,6 +55,8 @@ def metric_rows(summary: Summary) -> Iterator[tuple[Any, ...]]:
             for block, count in enumerate(counts):
                 for name, value in count.items():
                     yield (role, GROUPS[0], name, "count", after, block, value)
+    for name, shares in summary["overlap"].items():
+        yield from _rows((ROLES[-1], GROUPS[0], name, "overlap"), shares)
 
 
 def _rows(head: tuple[str, ...], values: list[Any]) -> Iterator[tuple[Any, ...]]:

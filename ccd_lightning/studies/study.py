@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from ccd_lightning.checks import require_whole
+from ccd_lightning.reporting.published import PUBLISHED
 from ccd_lightning.studies.settings import family_of, merged_settings
 
 MODELS = ("teacher", "student")
@@ -49,7 +51,8 @@ class Study:
         jobs: runs at a time.
         threads: threads of each run; results depend on them by rounding.
         metric: what the tables show.
-        published: model -> published gain in H-mean after D_1, D_2, ..., drawn beside the measured one.
+        published: model -> published gain in H-mean after D_1, D_2, ..., drawn beside the measured one; or the name of one of
+            the paper's streams, whose gains are known.
     """
 
     base: list[str]
@@ -63,7 +66,7 @@ class Study:
     jobs: int = 1
     threads: int = 1
     metric: str = "recall@20"
-    published: dict[str, list[float]] = field(default_factory=dict)
+    published: dict[str, list[float]] | str = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse what cannot be run or compared."""
@@ -80,9 +83,9 @@ class Study:
                 f"`ours` and `baselines` name {', '.join(strangers)}, but the methods are {', '.join(self.methods)}: name"
                 " some of these."
             )
-        if not set(self.published) <= set(MODELS):
+        if not set(self.published_gains) <= set(MODELS):
             raise ValueError(
-                f"`published` names {', '.join(self.published)}, but gains are of {', '.join(MODELS)}: mend the names."
+                f"`published` names {', '.join(self.published_gains)}, but gains are of {', '.join(MODELS)}: mend the names."
             )
         for name in self.methods:
             if not name.replace("_", "").isalnum():
@@ -94,6 +97,22 @@ class Study:
     def folder(self) -> Path:
         """Where the study is kept."""
         return Path(self.output)
+
+    @property
+    def published_gains(self) -> Mapping[str, Sequence[float]]:
+        """Model -> published gain after D_1, D_2, ...
+
+        Raises:
+            ValueError: if the paper has no such stream.
+        """
+        if not isinstance(self.published, str):
+            return self.published
+        if self.published not in PUBLISHED:
+            raise ValueError(
+                f"`published` is {self.published!r}, but the paper's streams are {', '.join(PUBLISHED)}: name one of them, or"
+                " give the gains of each model."
+            )
+        return PUBLISHED[self.published]
 
     @property
     def pool(self) -> Path:

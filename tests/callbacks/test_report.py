@@ -101,6 +101,34 @@ def test_report_metrics_json_agrees_with_a_fresh_test_of_the_student(reported: R
     assert [tested[block]["all"]["recall@20"] for block in range(3)] == pytest.approx(row, abs=1e-12)
 
 
+def test_report_overlap_is_the_mean_over_users_of_shared_top_items(reported: Run) -> None:
+    """With sets of Python over whole score rows; the last block's models are those that the run ended with."""
+    system, block = reported.system, reported.stream.blocks[-1]
+    everybody = torch.arange(block.num_users)
+    with torch.no_grad():
+        teacher = system.teacher_system().scores(everybody).tolist()
+        student = system.student.backbone.scores(everybody).tolist()
+    seen: dict[int, set[int]] = {}
+    for part in (block.train, block.valid):
+        for user, item in zip(part.users.tolist(), part.items.tolist(), strict=True):
+            seen.setdefault(user, set()).add(item)
+    least, most = [], []
+    for user in everybody.tolist():
+        left = [item for item in range(block.num_items) if item not in seen.get(user, ())]
+        students = set(sorted(left, key=lambda item: -student[user][item])[:20])
+        # Fused ranks are often equal, and any of the items that share the last place may have it.
+        last = sorted((teacher[user][item] for item in left), reverse=True)[19]
+        above = {item for item in left if teacher[user][item] > last}
+        tied = {item for item in left if teacher[user][item] == last}
+        free = 20 - len(above)
+        least.append((len(above & students) + max(0, free - len(tied - students))) / 20)
+        most.append((len(above & students) + min(free, len(tied & students))) / 20)
+    found = read_metrics(reported)["overlap"]
+    assert set(found) == {"top@20"} and len(found["top@20"]) == 3
+    assert sum(least) - 1e-9 <= found["top@20"][-1] * len(least) <= sum(most) + 1e-9
+    assert sum(most) - sum(least) < 0.01 * len(least)
+
+
 def test_report_metrics_csv_holds_the_numbers_of_metrics_json(reported: Run) -> None:
     content = read_metrics(reported)
     with (reported.folder / "metrics.csv").open(newline="") as file:
@@ -116,6 +144,7 @@ def test_report_metrics_csv_holds_the_numbers_of_metrics_json(reported: Run) -> 
                         assert float(rows[role, group, metric, "A", str(k), str(j)]) == value
                     assert float(rows[role, group, metric, "H", str(k), ""]) == curves["H"][k]
     assert rows["teacher", "all", "recall@20", "forward_transfer", "2", ""] == ""
+    assert float(rows["distilled", "all", "top@20", "overlap", "1", ""]) == content["overlap"]["top@20"][1]
     assert int(rows["teacher", "all", "users", "count", "2", "1"]) == content["users"]["teacher"][2][1]["users"]
 
 
@@ -158,7 +187,7 @@ def test_report_id_maps_hold_the_known_entities(reported: Run) -> None:
 def test_report_page_is_well_formed_and_fetches_nothing(page: Page) -> None:
     assert page.open == []
     assert {"link", "script", "img", "iframe"}.isdisjoint(page.names)
-    assert page.names.count("svg") == 9
+    assert page.names.count("svg") == 12
     assert all(reference.startswith(("#", "data:")) for reference in page.references)
 
 

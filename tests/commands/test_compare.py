@@ -56,10 +56,40 @@ def test_gains_are_differences_beside_the_published_ones(tmp_path: Path, monkeyp
     main([*command, "--output", str(tmp_path / "page.html")])
     gains = [of for of in drawn if of["first"] == 1]
     assert [of["title"] for of in gains] == ["Teacher", "Student"]
+    assert all(of["styles"]["the paper, read off"]["linestyle"] == "--" for of in gains)
     for of in gains:
         assert of["curves"]["ours"] == pytest.approx([0.3, -0.1])
         assert set(of["curves"]) == {"ours", "the paper, read off"}
     assert gains[1]["curves"]["the paper, read off"][-1] == 0.026
+
+
+@pytest.mark.parametrize(("strangers", "shown"), [(0, True), (1, False)])
+def test_published_gains_are_drawn_where_all_runs_learn_the_papers_stream(
+    tmp_path: Path, strangers: int, shown: bool
+) -> None:
+    runs = [write_run(tmp_path / name, [0.5, 0.4]) for name in ("ours", "base", "other")[: 2 + strangers]]
+    for run in runs[:2]:
+        manifest = json.loads((run / "stream.json").read_text())
+        manifest["blocks"][0].update(users=11534, items=10782, train=117367, valid=15189, test=15197)
+        (run / "stream.json").write_text(json.dumps(manifest))
+    page = tmp_path / "page.html"
+    main(["compare", *map(str, runs), "--baseline", str(runs[1]), "--output", str(page)])
+    assert ("the paper, read off" in text_of(page.read_text())) == shown
+
+
+def test_page_tells_what_went_wrong_in_each_run(tmp_path: Path) -> None:
+    runs = [write_run(tmp_path / name, [0.5, 0.4]) for name in ("smooth", "stopped")]
+    manifest = json.loads((runs[1] / "stream.json").read_text())
+    manifest["events"] = [{"what": "resumed", "where": "block1-student_update"}]
+    (runs[1] / "stream.json").write_text(json.dumps(manifest))
+    summary = json.loads((runs[0] / "metrics.json").read_text())
+    (runs[0] / "metrics.json").write_text(json.dumps({**summary, "overlap": {"top@20": [None, 0.5]}}))
+    page = tmp_path / "page.html"
+    main(["compare", *map(str, runs), "--output", str(page)])
+    text = text_of(page.read_text())
+    assert "smooth Nothing that the run has recorded" in text
+    assert "stopped Stopped and gone on with once, behind block1-student_update." in text
+    assert "Agreement" in text
 
 
 def test_page_needs_no_network(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from ccd_lightning.backbones import BPRMF
 from ccd_lightning.data.pairs import PairSet
-from ccd_lightning.objectives import knowledge, pairs_of_lists, top_items, top_lists
+from ccd_lightning.objectives import knowledge, pairs_of_lists, top_items, top_lists, top_overlap
 
 from ..tiny import Scores, interactions, random_pairs
 
@@ -72,6 +72,25 @@ def test_lists_of_a_model_that_knows_less_than_was_observed(chunk):
     users, items = top_lists(Scores(scores), 4, observed, CPU)
     assert users.tolist() == brute_force(masked(scores, observed), 4)
     assert items.tolist() == brute_force(masked(scores, observed).T, 4)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.8])
+@pytest.mark.parametrize("number", [1, 5, 50])
+def test_overlap_counts_the_places_that_two_models_share(chunk, share, number):
+    # The models know different users and items, as teachers do that learn more seldom than the student.
+    shapes = ((20, 13), (17, 15))
+    first, second = (torch.randn(*shape, generator=torch.Generator().manual_seed(shape[0])) for shape in shapes)
+    seen = observed_pairs((20, 15), share)
+    lists = [[set(row) - {-1} for row in brute_force(masked(scores, seen), number)] for scores in (first, second)]
+    both = list(zip(*lists, strict=False))
+    expected = sum(len(one & other) for one, other in both) / sum(len(one) for one, _ in both)
+    assert top_overlap(Scores(first), Scores(second), number, seen, CPU) == pytest.approx(expected, abs=1e-12)
+    assert top_overlap(Scores(first), Scores(3 * first + 1), number, seen, CPU) == 1.0
+
+
+def test_overlap_of_nobody_is_zero():
+    nothing = PairSet(*interactions([]), 0, 4)
+    assert top_overlap(Scores(torch.empty(0, 4)), Scores(torch.empty(0, 4)), 2, nothing, CPU) == 0.0
 
 
 def test_scores_that_are_no_numbers_are_never_listed():

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 from subprocess import run
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 
-from ccd_lightning.reporting.figures import ANNOTATED_BLOCKS, draw_curves, draw_matrix, panel, to_svg
+from ccd_lightning.reporting.bars import draw_bars
+from ccd_lightning.reporting.figures import ANNOTATED_BLOCKS, draw_curves, draw_matrix, draw_shares, panel, to_svg
 
 MATRIX = [[0.1], [0.2, 0.3]]
 
@@ -39,6 +42,30 @@ def test_curves_figure_draws_every_role_at_its_values() -> None:
     svg = to_svg(panel(draw), "curves")
     assert drawn == {"teacher": [[1, 0.1], [2, 0.4]], "student": [[1, 0.3], [2, 0.2]]}
     assert {"teacher", "student", "H"} <= set(texts(svg))
+
+
+def test_bars_stand_on_each_other_and_carry_their_numbers() -> None:
+    drawn: dict[str, list[tuple[float, float]]] = {}
+
+    def draw(axes: Any) -> None:
+        draw_bars(axes, {"stability": [3000.0, 0.0], "plasticity": [1000.0, 2000.0]}, "Pairs", first=1)
+        for bars in axes.containers:
+            drawn[bars.get_label()] = [(bar.get_y(), bar.get_height()) for bar in bars]
+
+    svg = to_svg(panel(draw), "bars")
+    assert drawn == {"stability": [(0, 3000), (0, 0)], "plasticity": [(3000, 1000), (0, 2000)]}
+    assert {"stability", "plasticity", "3 k", "1 k", "2 k"} <= set(texts(svg))
+
+
+def test_shares_are_drawn_on_the_whole_scale() -> None:
+    limits = []
+
+    def draw(axes: Any) -> None:
+        draw_shares(axes, {"distilled": [math.nan, 0.5, 0.51]}, "Shared")
+        limits.append(axes.get_ylim())
+
+    assert {"0%", "100%"} <= set(texts(to_svg(panel(draw), "shares")))
+    assert limits == [(0.0, 1.0)]
 
 
 def test_svg_takes_the_colours_of_its_page_and_reaches_for_nothing() -> None:

@@ -32,6 +32,18 @@ def test_every_study_names_files_that_exist(path: Path, monkeypatch: pytest.Monk
     assert study.ours in study.methods
 
 
+@pytest.mark.parametrize(
+    ("name", "student"),
+    [("yelp", [0.010, 0.008, 0.010, 0.011, 0.010]), ("gowalla", [0.003, 0.011, 0.024, 0.027, 0.026])],
+)
+def test_studies_of_the_papers_streams_know_its_gains(
+    name: str, student: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = read(CONFIGS / "studies" / f"{name}.yaml", monkeypatch)
+    assert list(study.published_gains["student"]) == student
+    assert [len(gains) for gains in study.published_gains.values()] == [5, 5]
+
+
 def test_ablations_share_the_first_block_unless_they_change_it(monkeypatch: pytest.MonkeyPatch) -> None:
     study = read(CONFIGS / "studies" / "yelp_ablations.yaml", monkeypatch)
     families = {run.method: run.family for run in study.runs if run.seed == 0}
@@ -64,6 +76,7 @@ def test_studies_can_share_runs(tmp_path: Path) -> None:
         ({"ours": "other"}, "`ours` and `baselines` name other, but the methods are ccd"),
         ({"baselines": ["none"]}, "`ours` and `baselines` name none, but the methods are ccd"),
         ({"methods": {"ccd": Method(), "a/b": Method()}}, "A method is called 'a/b', but names become folders"),
+        ({"published": "yelpp"}, "`published` is 'yelpp', but the paper's streams are yelp, gowalla"),
         ({"published": {"pupil": [0.1]}}, "`published` names pupil, but gains are of teacher, student"),
     ],
 )
