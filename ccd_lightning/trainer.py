@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.profilers import PassThroughProfiler, Profiler
+from lightning.pytorch.profilers import Profiler
 from typing_extensions import override
 
 from ccd_lightning.checkpoint import find_saved
@@ -27,7 +27,7 @@ from ccd_lightning.resume import restore_stream, resumable, where_to_go_on
 from ccd_lightning.signals import StreamSignals
 from ccd_lightning.stage_callbacks import stage_callbacks
 from ccd_lightning.types import Split, Stage, StageSettings
-from ccd_lightning.unprofiled import Unprofiled
+from ccd_lightning.unprofiled import unprofiled
 
 
 class StreamTrainer(Trainer):
@@ -71,8 +71,7 @@ class StreamTrainer(Trainer):
             use_distributed_sampler=use_distributed_sampler,
             **kwargs,
         )
-        if type(self.profiler) is PassThroughProfiler:
-            self.profiler = Unprofiled()
+        self.profiler = unprofiled(self.profiler)
         self.plan = plan if plan is not None else StreamPlan()
         self.record = StreamRecord()
         self.stage: Stage | None = None
