@@ -54,6 +54,16 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> dict[Path, Page]:
 
 
 @pytest.mark.slow
+def test_the_tutorial_shows_the_examples_themselves(site: dict[Path, Page]) -> None:
+    text = "".join(path.read_text() for path in site if "bring-your-own" in str(path))
+    for example in ("neural_cf", "alignment", "sqlite_log"):
+        names = re.findall(r"^class (\w+)", (ROOT / "examples" / f"{example}.py").read_text(), re.MULTILINE)
+        assert names
+        # In what is highlighted as code, every name stands in an element of its own.
+        assert all(f">{name}</span>" in text for name in names), example
+
+
+@pytest.mark.slow
 def test_pages_load_nothing_from_elsewhere(site: dict[Path, Page]) -> None:
     assert len(site) > 8
     for path, page in site.items():

@@ -54,7 +54,7 @@ def test_bars_stand_on_each_other_and_carry_their_numbers() -> None:
 
     svg = to_svg(panel(draw), "bars")
     assert drawn == {"stability": [(0, 3000), (0, 0)], "plasticity": [(3000, 1000), (0, 2000)]}
-    assert {"stability", "plasticity", "3 k", "1 k", "2 k"} <= set(texts(svg))
+    assert {"stability", "plasticity", "3k", "1k", "2k"} <= set(texts(svg))
 
 
 def test_shares_are_drawn_on_the_whole_scale() -> None:
