@@ -8,6 +8,7 @@ import errno
 import importlib
 import inspect
 import re
+import sys
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple, NoReturn
 
@@ -208,12 +209,19 @@ def _import(class_path: str) -> Any:
 
 
 def _meant_class(wanted: str) -> str:
-    paths = [path for path, _ in _classes()]
+    paths = [*(path for path, _ in _classes()), *_neighbours(wanted)]
     close = difflib.get_close_matches(wanted, paths, 1)
     if not close:
         by_name = {path.rpartition(".")[2]: path for path in paths}
         close = [by_name[name] for name in difflib.get_close_matches(wanted.rpartition(".")[2], by_name, 1)]
     return f"; did you mean `{close[0]}`?" if close else ": name it as module.Class, from where Python can import it."
+
+
+def _neighbours(wanted: str) -> list[str]:
+    """The classes of the module that the user named, if the parser could import it."""
+    home = wanted.rpartition(".")[0]
+    found = vars(sys.modules[home]) if home in sys.modules else {}
+    return [f"{home}.{name}" for name, value in found.items() if getattr(value, "__module__", None) == home]
 
 
 def _classes() -> Iterator[tuple[str, type]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import subprocess
 import sys
@@ -112,3 +113,25 @@ def test_examples_run_together_in_the_full_loop(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert [len(row) for row in metrics["teacher"]["recall@20"]["A"]] == [1, 2, 3]
+
+
+def test_nightly_job_learns_once_and_hands_over(tmp_path: Path) -> None:
+    overlay = tmp_path / "tiny.yaml"
+    overlay.write_text(
+        "trainer: {accelerator: cpu, max_epochs: 1}\n"
+        "data: {source: {init_args: {users: 150, items: 100, interactions: 3500, blocks: 2}}}\n"
+        "model: {ks: [20]}\nreport: {figures: false}\n"
+    )
+    run = tmp_path / "run"
+    command = ["bash", "examples/nightly.sh", str(run), "configs/ccd.yaml", str(overlay)]
+    environment = {**os.environ, "PYTHON": sys.executable, "OMP_NUM_THREADS": "1"}
+
+    def night() -> dict[str, bytes]:
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
+        assert done.returncode == 0, done.stderr
+        return {name: (run / name).read_bytes() for name in ("metrics.json", "recommendations.parquet")}
+
+    first = night()
+    assert json.loads((run / "stream.json").read_text())["status"] == "finished"
+    assert (run / "export" / "manifest.json").is_file()
+    assert night() == first

@@ -31,6 +31,7 @@ CCD = ["--config", str(ROOT / "configs" / "ccd.yaml")]
         (["--data.source.drfit", "1"], "`data.source`: SimulatedStream has no option `drfit`; did you mean `drift`?"),
         (["--trainer.plan.base.learning_rat", "1"], "`trainer.plan`: .* did you mean `base.learning_rate`?"),
         (["--trainer.plan.bas.learning_rate", "1"], "did you mean `base.learning_rate`?"),
+        (["--model.student.backbone", "examples.neural_cf.NeuralFC"], "did you mean `examples.neural_cf.NeuralCF`?"),
         (["--model.student.backbone.dmi", "1"], "`model.student.backbone`: BPRMF has no .*`dmi`; did you mean `dim`?"),
         (["--distillation.exclusoin", "1"], "did you mean `exclusion`?"),
         (["--distillation.student_replay.top_m", "1"], "ReplaySettings has no option `top_m`; did you mean `top_n`?"),
