@@ -38,6 +38,7 @@ _UNKNOWN_CLASS = re.compile(
     r"module '(?P<module>[^']+)' has no attribute '(?P<name>[^']+)'|No module named '(?P<missing>[^']+)'"
     r"|Expected a dot import path string: (?P<word>\S+)"
 )
+_ABSTRACT = re.compile(r"(?P<path>[\w.]+) is abstract")
 _NO_SUBCLASS = re.compile(r"does not correspond to a subclass of (?P<base>\w+)|Not a valid subclass of (?P<other>\w+)")
 _REQUIRED = re.compile(r"the following arguments are required: (fit\..*|test\..*|predict\..*|export\..*)")
 _UNKNOWN_COMMAND = re.compile(r"invalid choice: '(?P<given>[^']+)' \(choose from (?P<known>[^)]+)\)")
@@ -187,6 +188,10 @@ def _about_class(complaint: Complaint) -> str | None:
         path = complaint.class_path or unknown["missing"] or f"{unknown['module']}.{unknown['name']}"
         wanted = unknown["word"] or path
         return f"{_place(complaint)}there is no class `{wanted}`{_meant_class(wanted)} {_HELP}"
+    abstract = _ABSTRACT.search(complaint.reason)
+    if abstract:
+        missing = _quoted(sorted(getattr(_import(abstract["path"]), "__abstractmethods__", ())))
+        return f"{_place(complaint)}the class `{abstract['path']}` does not define {missing}, which it must: write it. {_HELP}"
     if base:
         reason = re.split("[. ;]+Subclass types", complaint.reason)[0]
         return f"{_place(complaint)}{reason}; expected one such as {_kinds_of(base['base'] or base['other'])}. {_HELP}"

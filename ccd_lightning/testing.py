@@ -49,6 +49,8 @@ def check_backbone(factory: Factory) -> None:
 
 
 def _starts_empty(factory: Factory) -> None:
+    missing = ", ".join(f"`{name}`" for name in sorted(getattr(factory, "__abstractmethods__", ())))
+    require(not missing, "start", f"{getattr(factory, '__name__', 'the class')} lacks {missing}", "Define it.")
     model = factory()
     require(isinstance(model, Backbone), "start", f"{type(model).__name__} is no `Backbone`", "Derive it from that.")
     mend = "Begin with nobody and no block, register tables with `add_rows`, and let `grow` append the rows."

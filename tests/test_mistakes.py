@@ -39,6 +39,10 @@ CCD = ["--config", str(ROOT / "configs" / "ccd.yaml")]
         (["--data.source", "BlockTabel"], "no class `BlockTabel`; did you mean `ccd_lightning.data.BlockTable`?"),
         (["--data.source", "ccd_lightning.dat.BlockTable"], "did you mean `ccd_lightning.data.BlockTable`?"),
         (["--model.student.backbone", "ccd_lightning.backbones.LigthGCN"], "did you mean `.*backbones.LightGCN`?"),
+        (
+            ["--model.student.backbone", "ccd_lightning.backbones.Backbone"],
+            "`.*Backbone` does not define `loss`, `scores`",
+        ),
         (["--model.student.backbone", "nowhere.Model"], "no class `nowhere.Model`: name it as module.Class"),
         (
             ["--data.source", "os.system"],

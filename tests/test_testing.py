@@ -11,7 +11,7 @@ from torch import nn
 from ccd_lightning import _contract as tiny
 from ccd_lightning.backbones import BPRMF, Backbone, LightGCN, MultVAE
 from ccd_lightning.testing import BackboneContractError, check_backbone
-from ccd_lightning.types import Side, UserBatch
+from ccd_lightning.types import RankingBatch, Side, UserBatch
 
 
 class Bias(Backbone):
@@ -279,6 +279,15 @@ def test_contract_names_what_is_broken(broken, message):
 
     with pytest.raises(BackboneContractError, match=message):
         check_backbone(factory)
+
+
+def test_contract_names_methods_that_are_missing():
+    class WithoutScores(Backbone):
+        def loss(self, batch: RankingBatch) -> torch.Tensor:
+            return torch.zeros(())
+
+    with pytest.raises(BackboneContractError, match=r"start: WithoutScores lacks `scores`\. Define it"):
+        check_backbone(WithoutScores)
 
 
 def test_contract_refuses_what_is_no_backbone():
