@@ -102,7 +102,7 @@ class StreamProgress(StreamCallback):
             screen.console.print(final_table(summary, pick_metric(summary), self._sizes))
             screen.tell(
                 f"{duration(time.monotonic() - self._begun)} elapsed, peak memory {size(summary['peak_bytes'])};"
-                f" everything is in {trainer.default_root_dir}"
+                f" everything is in {trainer.default_root_dir}{_page_of(trainer)}"
             )
         self._close()
 
@@ -255,3 +255,7 @@ def _work_of_stages(trainer: StreamTrainer, num_teachers: int) -> dict[str, Work
             amount = float(size_of_epoch * trainer.epochs_of(plan.settings(stage)))
             found[stage.name] = Work(stage.kind.value, model_name(stage), amount)
     return found
+
+
+def _page_of(trainer: StreamTrainer) -> str:
+    return ", to look at in report.html" if (Path(trainer.default_root_dir) / "report.html").is_file() else ""

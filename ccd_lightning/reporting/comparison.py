@@ -19,6 +19,10 @@ from ccd_lightning.reporting.units import NOTHING, duration, score, size
 
 _SHAPES = {**dict(zip(MARKERS, "●■▲◆▼★✚✖", strict=True)), "": "- -"}
 
+_DIFFERENT = (
+    "These runs do not begin with the same D_0: their numbers answer different questions, and no gains are taken."
+)
+
 CONTEXT = "the paper, read off"
 
 QUANTITIES = ("LA", "RA", "H", "forgetting")
@@ -41,15 +45,21 @@ def comparison_page(
     metric = pick_metric(runs[0].summary, METRIC)
     parts = [
         f'<header><h1>Runs side by side</h1><p class="soft">{escape(", ".join(run.name for run in runs))}</p></header>',
+        f'<p role="alert"><b>{_DIFFERENT}</b></p>' if _streams_differ(runs) else "",
         _h_mean_section(runs, metric),
         *(_averages(runs, role, metric) for role in ROLES),
-        _gains(runs, baseline, metric, published),
+        "" if _streams_differ(runs) else _gains(runs, baseline, metric, published),
         _overlaps(runs),
         markup.section("What went wrong", "Run by run.", _troubles(runs)),
         markup.section("Cost", "Training, and what the models of the last block weigh.", _costs(runs)),
         markup.section("Settings that differ", "From the configuration that each run keeps.", _differences(runs)),
     ]
     return markup.document("Runs side by side", parts)
+
+
+def _streams_differ(runs: Sequence[FinishedRun]) -> bool:
+    first_blocks = (run.manifest.get("blocks", [])[:1] for run in runs)
+    return len({block.get("fingerprint") for blocks in first_blocks for block in blocks}) > 1
 
 
 def _h_means(run: FinishedRun, role: str, metric: str) -> list[float]:
@@ -152,7 +162,8 @@ def _differences(runs: Sequence[FinishedRun]) -> str:
     keys = sorted({key for run in runs for key in run.settings} - {"trainer.default_root_dir", "ckpt_path"})
     rows = []
     for key in keys:
-        values = [str(run.settings.get(key, NOTHING)) for run in runs]
+        found = [run.settings.get(key) for run in runs]
+        values = [NOTHING if value is None else str(value) for value in found]
         if len(set(values)) > 1:
             rows.append([key, *values])
     return markup.table(["setting", *(run.name for run in runs)], rows) if rows else ""

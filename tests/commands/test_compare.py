@@ -45,6 +45,28 @@ def test_page_shows_every_run_and_the_settings_that_differ(tmp_path: Path) -> No
     assert "Gain over" not in text
 
 
+def test_runs_of_different_streams_are_told_apart(tmp_path: Path) -> None:
+    runs = [write_run(tmp_path / name, [0.5, 0.4], logger=None, seed=1) for name in ("one", "other")]
+    for run in runs:
+        manifest = json.loads((run / "stream.json").read_text())
+        manifest["blocks"][0]["fingerprint"] = run.name
+        (run / "stream.json").write_text(json.dumps(manifest))
+    page = tmp_path / "page.html"
+    main(["compare", *map(str, runs), "--baseline", str(runs[1]), "--output", str(page)])
+    text = text_of(page.read_text())
+    assert "do not begin with the same D_0" in text
+    assert "Gain over" not in text
+
+
+def test_a_setting_that_is_null_is_one_that_is_absent(tmp_path: Path) -> None:
+    runs = [write_run(tmp_path / "one", [0.5], logger=None, sample=7), write_run(tmp_path / "other", [0.5], sample=8)]
+    page = tmp_path / "page.html"
+    main(["compare", *map(str, runs), "--output", str(page)])
+    text = text_of(page.read_text())
+    assert "distillation.sample 7 8" in text
+    assert "distillation.logger" not in text
+
+
 def test_gains_are_differences_beside_the_published_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from ccd_lightning.reporting import comparison
 
