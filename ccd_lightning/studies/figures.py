@@ -27,7 +27,7 @@ def gain_figure(study: Study, curves: Mapping[str, Sequence[Estimate]], baseline
         a PNG.
     """
     panels = [
-        _panel(model, found, study.published_gains.get(model, []), f"{model}: {study.ours} over {baselines[model]}")
+        _panel(model, found, study.published_gains.get(model, []), f"{model}: {study.ours}\nover {baselines[model]}")
         for model, found in curves.items()
         if found
     ]
