@@ -17,6 +17,8 @@ from ccd_lightning.checkpoint import checkpoints_in, read_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 TIMES = ("seconds", "peak_bytes")
+STOPS = "events"
+"""How often a run was stopped, which is what differs."""
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
 
 
@@ -79,7 +81,7 @@ def metrics_of(run: Path) -> dict[str, Any]:
 def final_state(run: Path) -> dict[str, Any]:
     """The newest checkpoint without times and memory."""
     state = read_checkpoint(checkpoints_in(run)[-1])
-    record = {name: value for name, value in state["record"].items() if name not in TIMES}
+    record = {name: value for name, value in state["record"].items() if name not in (*TIMES, STOPS)}
     record["stages"] = [
         {name: value for name, value in stage.items() if name != "seconds"} for stage in record["stages"]
     ]
