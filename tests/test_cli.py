@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -68,8 +69,25 @@ def test_test_measures_what_the_run_measured(run: Path, capsys: pytest.CaptureFi
     printed = capsys.readouterr().out
     row = json.loads((run / "metrics.json").read_text())["teacher"]["recall@20"]["A"][-1]
     for block, value in enumerate(row):
-        line = next(line for line in printed.splitlines() if f"test/teacher/recall@20/D{block}" in line)
-        assert float(line.split("│")[2]) == pytest.approx(value, abs=1e-6)
+        assert re.search(rf"^D{block} +{value:.4f} ", printed, re.MULTILINE)
+    assert re.search(r"teacher +teacher +distilled +distilled", printed)
+    assert "test/" not in printed and len(printed.splitlines()) < 20
+
+
+def test_a_folder_of_checkpoints_means_its_newest_good_one(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def tested(where: Path | str) -> str:
+        capsys.readouterr()
+        main(["test", "--config", str(run / "config.yaml"), "--ckpt_path", str(where)])
+        return capsys.readouterr().out
+
+    assert tested(run / "checkpoints") == tested("last")
+    kept = Path(shutil.copytree(run / "checkpoints", tmp_path / "kept"))
+    before, newest = sorted(kept.glob("*.ckpt"))[-2:]
+    newest.write_bytes(newest.read_bytes()[:-1000])
+    with pytest.warns(UserWarning, match=f"Going on from {before.name} instead"):
+        assert "test after block1-teacher_update-1" in tested(kept)
 
 
 def test_predict_writes_raw_ids(run: Path) -> None:
