@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from safetensors.numpy import load_file
 
 from ccd_lightning import cli
 from ccd_lightning.cli import main
+from ccd_lightning.trainer import StreamTrainer
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = [
@@ -190,6 +192,25 @@ def test_mistakes_end_in_one_message_and_exit_code_2(
     printed = capsys.readouterr().err
     assert message in printed
     assert "Traceback" not in printed
+
+
+def test_help_lists_every_command_in_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit) as error:
+        main(["--help"])
+    assert error.value.code == 0
+    told = capsys.readouterr().out
+    assert told.startswith("usage: python train.py COMMAND")
+    listed = dict(re.findall(r"^ {4}(\w+) +(\S.*)$", told, re.MULTILINE))
+    files = {path.stem for path in (ROOT / "ccd_lightning" / "commands").glob("*.py")} - {"__init__"}
+    assert set(listed) == files | {"fit", "test", "predict", "export"}
+    # The README lists the same commands.
+    assert set(re.findall(r"^python train\.py (\w+) ", (ROOT / "README.md").read_text(), re.MULTILINE)) == set(listed)
+    written = {name: import_module(f"ccd_lightning.commands.{name}").__doc__ for name in files}
+    written |= {name: getattr(StreamTrainer, name).__doc__ for name in set(listed) - files}
+    assert listed == {name: text.splitlines()[0] for name, text in written.items()}
 
 
 @pytest.mark.parametrize("command", ["fit", "test", "predict", "export"])
