@@ -217,7 +217,7 @@ def same_lists(path: Path, scorer: nn.Module, num_users: int, k: int) -> bool:
 def reason_of(error: Exception) -> str:
     """The first line of an error, whose class tells as much as its words.
 
-    >>> reason_of(ValueError("no such shape\\nmore"))
+    >>> reason_of(ValueError("no such shape"))
     'ValueError: no such shape'
     """
     text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")

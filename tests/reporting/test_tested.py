@@ -10,6 +10,7 @@ from rich.console import Console
 
 from ccd_lightning.record import Results, StreamRecord
 from ccd_lightning.reporting.tested import averages_of, models_table
+from ccd_lightning.reporting.units import NOTHING
 from ccd_lightning.types import Stage, StageKind
 
 MATRIX = [[0.4], [0.3, 0.5], [0.2, 0.4, 0.6]]
@@ -54,8 +55,8 @@ def test_metrics_that_the_run_did_not_measure_have_a_retained_average_alone() ->
 def test_a_model_that_has_not_learned_the_last_block_has_no_averages_after_it() -> None:
     assert set(averages_of(recorded(2), "distilled", "recall@20", MATRIX[2]).values()) == {None}
     lines = drawn({"student": results(MATRIX[2])}, recorded(2, StageKind.DISTILLATION))
-    assert [line.split()[1:] for line in lines if line.startswith(("LA", "RA", "H-mean"))] == [["–", "–"]] * 3
-    assert "not measured after every block" in lines[-1]
+    assert [line.split()[1:] for line in lines if line.startswith(("LA", "RA", "H-mean"))] == [[NOTHING, NOTHING]] * 3
+    assert "not measured after every block" in " ".join(" ".join(lines).split())
 
 
 @pytest.mark.parametrize(
@@ -71,10 +72,8 @@ def test_the_student_has_the_name_of_the_role_that_it_plays(kinds: tuple[StageKi
     lines = drawn({"teacher": results([0.1]), "student": results([0.2])}, recorded(1, *kinds))
     assert next(line.split() for line in lines if "teacher " in line) == ["teacher", "teacher", name, name]
     assert next(line.split() for line in lines if "@" in line) == ["recall@20", "ndcg@20"] * 2
-    assert next(line.split() for line in lines if line.startswith("D0")) == [
-        "D0",
-        *(f"{value:.4f}" for value in (0.1, 0.05, 0.2, 0.1)),
-    ]
+    values = [f"{value:.4f}" for value in (0.1, 0.05, 0.2, 0.1)]
+    assert next(line.split() for line in lines if line.startswith("D0")) == ["D0", *values]
 
 
 def test_without_a_cutoff_of_20_the_first_one_is_shown() -> None:
