@@ -176,8 +176,10 @@ class StreamProgress(StreamCallback):
     @override
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the place of Lightning's table, where one was asked for: the measurements of a stream ask for none."""
-        self._tells_test = trainer.test_loop.verbose and isinstance(pl_module, CollaborativeDistillation)
-        trainer.test_loop.verbose = trainer.test_loop.verbose and not self._tells_test
+        is_stream = isinstance(trainer, StreamTrainer) and isinstance(pl_module, CollaborativeDistillation)
+        self._tells_test = trainer.test_loop.verbose and is_stream
+        if self._tells_test:
+            trainer.test_loop.verbose = False
 
     @override
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

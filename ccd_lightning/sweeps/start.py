@@ -45,8 +45,9 @@ def _printed(sweep: Sweep) -> Mapping[str, Any]:
         )
         config: Any = OmegaConf.to_container(OmegaConf.create(done.stdout), resolve=True)
     except Exception as error:
+        words = str(getattr(error, "stderr", None) or error).strip().splitlines() or [type(error).__name__]
         raise MisconfigurationException(
-            f"{sweep.program} does not tell its configuration ({type(error).__name__}): let it take `--print_config`."
+            f"{sweep.program} does not tell its configuration ({words[-1]}): let it take `--print_config`."
         ) from error
     return config if isinstance(config, Mapping) else {}
 

@@ -101,8 +101,10 @@ def test_values_of_the_configuration_outside_the_sweep_are_no_trial(
 
 
 def test_a_program_that_does_not_tell_its_configuration_is_named(tmp_path: Path) -> None:
-    (tmp_path / "mute.py").write_text("raise SystemExit(2)")
-    with pytest.raises(MisconfigurationException, match=r"mute.py does not tell .*: let it take `--print_config`"):
+    (tmp_path / "mute.py").write_text("raise SystemExit('error: no such option')")
+    with pytest.raises(
+        MisconfigurationException, match=r"mute.py does not tell .* \(error: no such option\): let it take"
+    ):
         own_values(sweep_of(tmp_path, program=str(tmp_path / "mute.py")))
 
 
