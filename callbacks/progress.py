@@ -28,6 +28,7 @@ from ccd_lightning.reporting.quiet import QuietLightning
 from ccd_lightning.reporting.remaining import Work, remaining_seconds
 from ccd_lightning.reporting.screen import Screen
 from ccd_lightning.reporting.tables import pick_metric
+from ccd_lightning.reporting.tested import models_table
 from ccd_lightning.reporting.units import duration, score, size
 from ccd_lightning.trainer import StreamTrainer
 from ccd_lightning.types import Block, Stage
@@ -50,7 +51,8 @@ class StreamProgress(StreamCallback):
 
     In a terminal a panel changes in place; everywhere each stage and each measurement leaves a line, and the end a
     table. Where there is no panel, a long stage also leaves a line about once a minute. Only the first process speaks.
-    Losses are means over the steps of an epoch.
+    Losses are means over the steps of an epoch. A test ends in a table as well, in the place of Lightning's, which has a
+    row for each metric, model and block.
 
     Args:
         quiet: hold back what Lightning says at every single stage, but for warnings.
@@ -68,6 +70,7 @@ class StreamProgress(StreamCallback):
         self._told: dict[str, int] = {}
         self._begun = self._stage_begun = self._training_begun = 0.0
         self._batches_before = 0
+        self._tells_test = False
 
     @override
     def on_stream_start(self, trainer: StreamTrainer, system: CollaborativeDistillation) -> None:
@@ -111,10 +114,9 @@ class StreamProgress(StreamCallback):
         """Show the stage, before its knowledge is prepared."""
         if self._screen is not None:
             self._stage_begun = time.monotonic()
-            epochs, view = trainer.epochs_of(trainer.plan.settings(stage)), self._view
-            self._view = View(
-                view.num_blocks, view.num_stages, trainer.stages_done, stage, max_epochs=epochs, latest=view.latest
-            )
+            settings, view = trainer.plan.settings(stage), self._view
+            self._view = View(view.num_blocks, view.num_stages, trainer.stages_done, stage, latest=view.latest)
+            self._view.max_epochs, self._view.validates = trainer.epochs_of(settings), settings.evaluate_every > 0
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -170,6 +172,24 @@ class StreamProgress(StreamCallback):
         if self._screen is not None:
             self._tell_measured(self._screen, trainer, block.index)
             self._sizes[block.index] = _sizes_of(system)
+
+    @override
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take the place of Lightning's table, where one was asked for: the measurements of a stream ask for none."""
+        is_stream = isinstance(trainer, StreamTrainer) and isinstance(pl_module, CollaborativeDistillation)
+        self._tells_test = trainer.test_loop.verbose and is_stream
+        if self._tells_test:
+            trainer.test_loop.verbose = False
+
+    @override
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Show what a test has found."""
+        if self._tells_test:
+            assert isinstance(trainer, StreamTrainer) and isinstance(pl_module, CollaborativeDistillation)
+            # On every process, since the metrics are joined when they are computed.
+            table = models_table(pl_module.test_results(), trainer.record, pl_module.ks)
+            if trainer.is_global_zero:
+                Screen(self._render).console.print(table)
 
     @override
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:

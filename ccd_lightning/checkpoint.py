@@ -127,12 +127,12 @@ def why_unreadable(error: Exception) -> str:
 
 def checkpoints_in(run: Path) -> list[Path]:
     """Stream checkpoints of a run folder, newest stage last."""
-    return _of_stages(run, SUFFIX)
+    return _of_stages(run / FOLDER, SUFFIX)
 
 
 def unfinished_in(run: Path) -> list[Path]:
     """States within a stage in a run folder, the latest stage last."""
-    return _of_stages(run, UNFINISHED)
+    return _of_stages(run / FOLDER, UNFINISHED)
 
 
 def has_saved(run: Path) -> bool:
@@ -158,9 +158,9 @@ def serial_of(path: Path) -> int:
     return int(path.name.split("-")[0])
 
 
-def _of_stages(run: Path, suffix: str) -> list[Path]:
+def _of_stages(folder: Path, suffix: str) -> list[Path]:
     """Lightning's own checkpoints may stand in a folder of the same name."""
-    found = (run / FOLDER).glob(f"*-block*{suffix}")
+    found = folder.glob(f"*-block*{suffix}")
     return sorted((path for path in found if re.match(r"\d+-block", path.name)), key=serial_of)
 
 
@@ -182,7 +182,7 @@ def unfinished_path(run: Path, serial: int, stage: Stage) -> Path:
 
 
 def find_saved(ckpt_path: str | Path, run: Path) -> Saved:
-    """Resolve what the user passed: ``last``, a run folder, or a file.
+    """Resolve what the user passed: ``last``, a run folder, its folder of checkpoints, or a file.
 
     Args:
         ckpt_path: the user's word.
@@ -198,11 +198,11 @@ def find_saved(ckpt_path: str | Path, run: Path) -> Saved:
         raise MisconfigurationException(
             f"`ckpt_path` is {ckpt_path}, but no such file or folder exists: pass `last`, a run's folder or a checkpoint file."
         )
-    finished = checkpoints_in(path)[::-1]
-    unfinished = unfinished_in(path)
+    folder = path / FOLDER if (path / FOLDER).is_dir() else path
+    finished, unfinished = _of_stages(folder, SUFFIX)[::-1], _of_stages(folder, UNFINISHED)
     if not finished and not unfinished:
         raise MisconfigurationException(
-            f"There is no stream checkpoint in {path / FOLDER}: start the stream with `fit` and without `--ckpt_path`, or pass"
+            f"There is no stream checkpoint in {folder}: start the stream with `fit` and without `--ckpt_path`, or pass"
             " the folder of a run that has one."
         )
     return Saved(finished, unfinished[-1] if unfinished else None)

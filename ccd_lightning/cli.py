@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -42,7 +43,8 @@ USER_ERROR = 2
 INTERRUPTED = 130
 """Exit code after Ctrl-C: 128 and the signal's number, as shells count."""
 
-_EPILOG = f"Beside the subcommands: {', '.join(COMMANDS)}. Each has a `--help`."
+_DESCRIPTION = "Continual collaborative distillation of recommenders: learn a stream of blocks, measure it, deploy what it learned."
+_EPILOG = "Begin with `python train.py fit --config configs/ccd.yaml`."
 
 
 class _ConfigKeeper(StreamCallback):
@@ -70,9 +72,23 @@ class CCDCLI(LightningCLI):
             # Each stage has an optimizer of its own, set by `trainer.plan`.
             auto_configure_optimizers=False,
             parser_class=KindParser,
-            parser_kwargs={"parser_mode": "omegaconf", "epilog": _EPILOG},
+            parser_kwargs={
+                "parser_mode": "omegaconf",
+                "usage": "python train.py COMMAND [--KEY VALUE ...]",
+                "description": _DESCRIPTION,
+                "epilog": _EPILOG,
+            },
             args=args,
         )
+
+    @override
+    def _add_subcommands(self, parser: LightningArgumentParser, **kwargs: Any) -> None:
+        """List the commands beside the Trainer's too, whose parsers are made when they are called."""
+        super()._add_subcommands(parser, **kwargs)
+        for action in parser._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                listed = [action._ChoicesPseudoAction(name, (), summary) for name, summary in COMMANDS.items()]
+                action._choices_actions.extend(listed)
 
     @override
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import pkgutil
+import ast
 from pathlib import Path
 
-COMMANDS = tuple(
-    sorted(
-        module.name
-        for module in pkgutil.iter_modules([str(Path(__file__).with_name("commands"))])
-        if not module.name.startswith("_")
-    )
-)
-"""One for each file in `commands/`."""
+
+def _summary(path: Path) -> str:
+    """The first line of a file's docstring, which is read and not imported: commands may need extras."""
+    return (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").partition("\n")[0]
+
+
+COMMANDS = {
+    path.stem: _summary(path)
+    for path in sorted(Path(__file__).with_name("commands").glob("*.py"))
+    if not path.stem.startswith("_")
+}
+"""Name -> what it does, one for each file in `commands/`."""

@@ -156,7 +156,8 @@ def _about_command(reason: str) -> str | None:
         )
     if reason.startswith('expected "subcommand"'):
         return (
-            f"No subcommand is given: begin with fit, test, predict or export, such as `python train.py fit {_CONFIG}`."
+            f"No subcommand is given: begin with fit, test, predict or export, such as `python train.py fit {_CONFIG}`;"
+            " `python train.py --help` lists all."
         )
     required = _REQUIRED.match(reason)
     if required:

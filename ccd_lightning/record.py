@@ -9,7 +9,7 @@ from typing import Any
 
 from ccd_lightning.metrics import PerformanceMatrix
 from ccd_lightning.modules import GROUPS
-from ccd_lightning.types import Stage
+from ccd_lightning.types import Stage, StageKind
 
 ROLES = ("teacher", "student", "distilled")
 """Who is measured: the fused teacher system, the student after its update, and the student after its distillation."""
@@ -56,6 +56,11 @@ class StreamRecord:
     def has(self, role: str, block: int) -> bool:
         """Whether a role was measured after ``block``."""
         return len(self.users[role]) > block
+
+    def student_role(self) -> str:
+        """The role that the student plays as it stands: ``distilled`` if it was distilled last, otherwise ``student``."""
+        kinds = [stage["kind"] for stage in self.stages if stage["teacher"] is None]
+        return "distilled" if kinds and kinds[-1] == StageKind.DISTILLATION.value else "student"
 
     def add_overlap(self, block: int, share: float) -> None:
         """Note how much of the teacher system's top places the student has too, as both stand after a block.

@@ -7,12 +7,26 @@ from collections.abc import Callable
 from contextlib import suppress
 from copy import deepcopy
 from itertools import pairwise
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
+from torch import nn
+from torch.export import ExportedProgram
 
 from ccd_lightning import _contract as tiny
 from ccd_lightning._contract import SIZES, BackboneContractError, close, history, met, require, scored, sizes_of, step
 from ccd_lightning.backbones import Backbone, evaluating
+from ccd_lightning.export.programs import (
+    TRACEABLE,
+    missing_packages,
+    program_bytes,
+    reason_of,
+    same_lists,
+    scorer_of,
+    trace,
+    write_onnx,
+)
 
 __all__ = ["BackboneContractError", "check_backbone"]
 
@@ -21,6 +35,9 @@ Factory = Callable[[], Backbone]
 
 def check_backbone(factory: Factory) -> None:
     """Run the backbone contract on a tiny stream, as scikit-learn's ``check_estimator`` does for estimators.
+
+    The last point is what an export needs: scores that `torch.export` can follow, and, where the extra `export` is
+    installed, ONNX too.
 
     Args:
         factory: makes a new backbone that knows nobody, such as the class itself.
@@ -44,6 +61,7 @@ def check_backbone(factory: Factory) -> None:
         _learns_and_scores_its_present_state,
         _copies_are_independent,
         _forgets,
+        _can_be_exported,
     ):
         point(factory)
 
@@ -210,3 +228,32 @@ def _forgets(factory: Factory) -> None:
         forgetful.meet(history(0), "neighbours", 3, torch.Generator().manual_seed(1))
     mend = "Set every parameter, buffer and cache anew in `reset`, from its generator."
     require(close(scored(model), scored(fresh)), "reset", "a trace of the past is left in the scores", mend)
+
+
+def _can_be_exported(factory: Factory) -> None:
+    model = met(factory)
+    scorer = scorer_of(model)
+    with torch.no_grad():
+        same = close(scorer(torch.arange(model.num_users)), scored(model))
+    mend = "Let `factors` (by default `embeddings`) say what `scores` does, or return None."
+    require(same, "export", "the tables of `factors` do not give the scores", mend)
+    try:
+        program = trace(scorer)
+        program_bytes(program)
+    except Exception as error:
+        found = f"export: `scores` of {type(model).__name__} cannot be traced by torch.export ({reason_of(error)})"
+        raise BackboneContractError(f"{found}. In `scores`, {TRACEABLE}; or define `factors`.") from error
+    if not missing_packages():
+        _can_be_written_as_onnx(program, scorer, model)
+
+
+def _can_be_written_as_onnx(program: ExportedProgram, scorer: nn.Module, model: Backbone) -> None:
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        try:
+            write_onnx(program, path)
+            same = same_lists(path, scorer, model.num_users, model.num_items)
+        except Exception as error:
+            found = f"export: ONNX has no way to say what `scores` of {type(model).__name__} does ({reason_of(error)})"
+            raise BackboneContractError(f"{found}. Use other torch operations there, or define `factors`.") from error
+    require(same, "export", "the lists of its ONNX file differ from the model's", "Define `factors`.")

@@ -92,7 +92,7 @@ class StreamTrainer(Trainer):
         ckpt_path: str | Path | None = None,
         weights_only: bool | None = None,
     ) -> None:
-        """Learn every block of the stream that is not learned yet.
+        """Learn every block of the stream not learned yet.
 
         Args:
             model: the student and its teachers; any other LightningModule is fitted as by Lightning's own Trainer.
@@ -212,7 +212,7 @@ class StreamTrainer(Trainer):
         datamodule: Any = None,
         weights_only: bool | None = None,
     ) -> Any:
-        """Measure teacher system and student on the test split of every block that the checkpoint has learned.
+        """Measure teacher system and student on learned blocks.
 
         Args:
             model: the student and its teachers.
@@ -242,7 +242,7 @@ class StreamTrainer(Trainer):
         weights_only: bool | None = None,
         users: str | None = None,
     ) -> Any:
-        """Score the catalogue for every user whom the checkpoint's student knows; a callback writes the recommendations.
+        """Recommend items to every user whom the student knows.
 
         Args:
             model: the student and its teachers.
@@ -269,7 +269,7 @@ class StreamTrainer(Trainer):
         role: Role = "student",
         seen: bool = True,
     ) -> None:
-        """Write the checkpoint's student as files that need no ccd-lightning to be used.
+        """Write the student as files that need no ccd-lightning.
 
         Args:
             model: the student and its teachers.

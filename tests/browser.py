@@ -81,7 +81,7 @@ class Browser:
         Args:
             page: a file.
             width: of the window.
-            expression: JavaScript whose value comes back.
+            expression: JavaScript whose value, or what it promises, comes back.
             part: heading of the section that the picture shows, or height of the picture; the whole page by default.
             dark: whether the reader prefers dark colours.
         """
@@ -97,7 +97,7 @@ class Browser:
         self._call("Page.navigate", session, url=page.resolve().as_uri())
         while not any(event.get("method") == "Page.loadEventFired" for event in self._events):
             self._events.append(self._read())
-        answer = self._call("Runtime.evaluate", session, expression=expression, returnByValue=True)
+        answer = self._call("Runtime.evaluate", session, expression=expression, returnByValue=True, awaitPromise=True)
         place = self._call("Runtime.evaluate", session, expression=f"({_PLACE})({part!r})", returnByValue=True)
         clip = {"x": 0, "width": width, "scale": 1, **place["result"]["value"]}
         shot = self._call("Page.captureScreenshot", session, captureBeyondViewport=True, clip=clip)["data"]

@@ -1,9 +1,9 @@
-"""Where the tests find golden vectors and real streams, both optional."""
+"""Where the tests find golden vectors, real streams and a browser, all optional."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +11,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.browser import NAMES, Browser, find_browser
+
 SHARED = Path(__file__).resolve().parents[2] / "shared"
-MARKER_OF_FIXTURE = {"golden": "golden", "shared_data": "real_data"}
+MARKER_OF_FIXTURE = {"golden": "golden", "shared_data": "real_data", "browser": "browser"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -53,6 +55,16 @@ def golden() -> Callable[[str], dict[str, Tensor]]:
 def shared_data() -> Path:
     """Folder of the real streams."""
     return _folder("CCD_DATA", "data")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A headless Chromium."""
+    program = find_browser()
+    if program is None:
+        pytest.skip(f"no browser is installed: looked for {', '.join(NAMES)}")
+    with Browser(program) as found:
+        yield found
 
 
 def _folder(variable: str, name: str) -> Path:

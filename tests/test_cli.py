@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from safetensors.numpy import load_file
 
 from ccd_lightning import cli
 from ccd_lightning.cli import main
+from ccd_lightning.trainer import StreamTrainer
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = [
@@ -68,8 +71,25 @@ def test_test_measures_what_the_run_measured(run: Path, capsys: pytest.CaptureFi
     printed = capsys.readouterr().out
     row = json.loads((run / "metrics.json").read_text())["teacher"]["recall@20"]["A"][-1]
     for block, value in enumerate(row):
-        line = next(line for line in printed.splitlines() if f"test/teacher/recall@20/D{block}" in line)
-        assert float(line.split("│")[2]) == pytest.approx(value, abs=1e-6)
+        assert re.search(rf"^D{block} +{value:.4f} ", printed, re.MULTILINE)
+    assert re.search(r"teacher +teacher +distilled +distilled", printed)
+    assert "test/" not in printed and len(printed.splitlines()) < 20
+
+
+def test_a_folder_of_checkpoints_means_its_newest_good_one(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def tested(where: Path | str) -> str:
+        capsys.readouterr()
+        main(["test", "--config", str(run / "config.yaml"), "--ckpt_path", str(where)])
+        return capsys.readouterr().out
+
+    assert tested(run / "checkpoints") == tested("last")
+    kept = Path(shutil.copytree(run / "checkpoints", tmp_path / "kept"))
+    before, newest = sorted(kept.glob("*.ckpt"))[-2:]
+    newest.write_bytes(newest.read_bytes()[:-1000])
+    with pytest.warns(UserWarning, match=f"Going on from {before.name} instead"):
+        assert "test after block1-teacher_update-1" in tested(kept)
 
 
 def test_predict_writes_raw_ids(run: Path) -> None:
@@ -172,6 +192,25 @@ def test_mistakes_end_in_one_message_and_exit_code_2(
     printed = capsys.readouterr().err
     assert message in printed
     assert "Traceback" not in printed
+
+
+def test_help_lists_every_command_in_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit) as error:
+        main(["--help"])
+    assert error.value.code == 0
+    told = capsys.readouterr().out
+    assert told.startswith("usage: python train.py COMMAND")
+    listed = dict(re.findall(r"^ {4}(\w+) +(\S.*)$", told, re.MULTILINE))
+    files = {path.stem for path in (ROOT / "ccd_lightning" / "commands").glob("*.py")} - {"__init__"}
+    assert set(listed) == files | {"fit", "test", "predict", "export"}
+    # The README lists the same commands.
+    assert set(re.findall(r"^python train\.py (\w+) ", (ROOT / "README.md").read_text(), re.MULTILINE)) == set(listed)
+    written = {name: import_module(f"ccd_lightning.commands.{name}").__doc__ for name in files}
+    written |= {name: getattr(StreamTrainer, name).__doc__ for name in set(listed) - files}
+    assert listed == {name: text.splitlines()[0] for name, text in written.items()}
 
 
 @pytest.mark.parametrize("command", ["fit", "test", "predict", "export"])

@@ -12,6 +12,8 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
+from tests.browser import Browser
+
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 
@@ -89,6 +91,32 @@ def test_links_lead_somewhere(site: dict[Path, Page]) -> None:
                 assert unquote(parts.fragment) in site[target].anchors, f"{path.name} leads to {link}"
             followed += 1
     assert followed > 100
+
+
+SEARCH = """new Promise(done => {
+    const field = document.querySelector("[data-md-component=search-query]");
+    field.focus();
+    field.value = "proxy";
+    field.dispatchEvent(new Event("keyup"));
+    let looks = 200;
+    const look = () => {
+        const found = [...document.querySelectorAll(".md-search-result__link")].map(link => link.href);
+        found.length || !looks-- ? done(found) : setTimeout(look, 50);
+    };
+    look() })"""
+"""Searches for a word, and promises the addresses that the site finds within ten seconds."""
+
+
+@pytest.mark.slow
+def test_search_works_in_a_site_that_is_opened_from_a_disk(site: dict[Path, Page], browser: Browser) -> None:
+    (page,) = [path for path in site if path.name == "quickstart.html"]
+    shown = browser.show(page, 1280, SEARCH)
+    assert (page.parent / "concepts.html").resolve().as_uri() in shown.value
+    assert shown.complaints == []
+    assert all(urlsplit(address).scheme == "file" for address in shown.requests)
+    for address in shown.value:
+        found = (page.parent / Path(urlsplit(address).path).name).read_text().lower()
+        assert "prox" in found, address
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from ccd_lightning import _contract as tiny
+from ccd_lightning import testing
 from ccd_lightning.backbones import BPRMF, Backbone, LightGCN, MultVAE
 from ccd_lightning.testing import BackboneContractError, check_backbone
 from ccd_lightning.types import RankingBatch, Side, UserBatch
@@ -29,7 +30,7 @@ class Bias(Backbone):
         self.rows = history.observed("block")
 
     def scores(self, users):
-        return (self.scale * self.bias).expand(len(users), -1)
+        return (self.scale * self.bias).expand(users.shape[0], -1)
 
     def loss(self, batch):
         rows, items = self.rows.of(batch.users)
@@ -51,6 +52,28 @@ class Bias(Backbone):
 )
 def test_contract_passes_for_sound_backbones(factory):
     check_backbone(factory)
+
+
+class CountsWithPython(Bias):
+    def scores(self, users):
+        return (self.scale * self.bias).expand(len(users), -1)
+
+
+class BranchesOnUsers(Bias):
+    def scores(self, users):
+        scale = self.scale if not users.numel() or users.max() > 3 else self.scale * 1
+        return (scale * self.bias).expand(users.shape[0], -1)
+
+
+class HasNoOnnx(Bias):
+    def scores(self, users):
+        # ONNX has no word for the error function's inverse.
+        return (self.scale * self.bias.tanh().erfinv()).expand(users.shape[0], -1)
+
+
+class ForgetsOffsets(BPRMF):
+    def factors(self):
+        return *self.embeddings(), torch.ones(self.num_items)
 
 
 class KnowsSomebody(BPRMF):
@@ -268,6 +291,10 @@ BROKEN = [
     (ForgetsOnSaving, "state: restored scores differ"),
     (SharesItsCopies, "growth: .* are not reproducible|copy: training a copy changed the original"),
     (KeepsSomething, "reset: a trace of the past is left in the scores"),
+    (CountsWithPython, r"export: `scores` of CountsWithPython cannot be traced .*`users.shape\[0\]` in place of `len"),
+    (BranchesOnUsers, r"export: `scores` of BranchesOnUsers cannot be traced .*let no .*`if` depend on the users"),
+    (HasNoOnnx, r"export: ONNX has no way to say what `scores` of HasNoOnnx does .*Use other torch operations"),
+    (ForgetsOffsets, "export: the tables of `factors` do not give the scores. Let `factors` .* say what `scores` does"),
     (StaysBig, r"reset: sizes and block are \(12, 10, 0\), not \(0, 0, -1\). Call `super\(\).reset`"),
 ]
 
@@ -279,6 +306,13 @@ def test_contract_names_what_is_broken(broken, message):
 
     with pytest.raises(BackboneContractError, match=message):
         check_backbone(factory)
+
+
+def test_contract_without_onnx_asks_for_a_trace_alone(monkeypatch):
+    monkeypatch.setattr(testing, "missing_packages", lambda: ["onnxscript"])
+    check_backbone(HasNoOnnx)
+    with pytest.raises(BackboneContractError, match=r"cannot be traced by torch\.export"):
+        check_backbone(CountsWithPython)
 
 
 def test_contract_names_methods_that_are_missing():

@@ -1,4 +1,4 @@
-"""Lay the reports of several runs side by side in one page."""
+"""Lay reports of several runs side by side in one page."""
 
 from __future__ import annotations
 

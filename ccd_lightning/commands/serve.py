@@ -1,4 +1,7 @@
-"""Answer `GET /recommend/{user}?k=20` from an export, and take new exports in without a restart."""
+"""Serve the recommendations of an export over HTTP.
+
+Answers `GET /recommend/{user}?k=20`, and takes new exports in without a restart.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Run methods with several seeds, each in a folder of its own, and compare them."""
+"""Run methods with several seeds, and compare them.
+
+Each run has a folder of its own.
+"""
 
 from __future__ import annotations
 

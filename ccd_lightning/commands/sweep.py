@@ -1,5 +1,6 @@
-"""Run the file of a W&B sweep on this machine, with Optuna: no account and no server.
+"""Search for settings on this machine, with Optuna.
 
+Runs the file of a W&B sweep without an account and without a server.
 `python train.py sweep --config configs/sweep.yaml` prints the best settings as YAML, for `--config` behind the
 configuration. The same command goes on with a sweep that was stopped; started several times, it shares the trials.
 """

@@ -23,10 +23,14 @@ from ccd_lightning.modules.teacher import TeacherSystem
 ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 """What writing and trying an ONNX model needs; the extra `export` brings them."""
 
+TRACEABLE = "take sizes from `users.shape[0]` in place of `len(users)`, and let no Python number, loop or `if` depend on the users"
+"""What `scores` must do to be traced."""
+
 INPUTS, OUTPUTS = ("users", "k", "exclude"), ("items", "scores")
 
 _TOLERANCE = 1e-4
 _TRIED_USERS = 16
+_LONGEST_REASON = 200
 
 
 class FactorScorer(nn.Module):
@@ -208,6 +212,16 @@ def same_lists(path: Path, scorer: nn.Module, num_users: int, k: int) -> bool:
     best = expected.topk(k).values
     # Items of equal scores may stand in any order, so items are compared by their scores.
     return all(torch.allclose(found, best, _TOLERANCE, _TOLERANCE) for found in (scores, expected.gather(1, items)))
+
+
+def reason_of(error: Exception) -> str:
+    """The first line of an error, whose class tells as much as its words.
+
+    >>> reason_of(ValueError("no such shape"))
+    'ValueError: no such shape'
+    """
+    text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    return f"{type(error).__name__}: {text}"[:_LONGEST_REASON]
 
 
 @contextmanager

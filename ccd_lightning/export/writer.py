@@ -19,9 +19,11 @@ from ccd_lightning.backbones import Backbone
 from ccd_lightning.data import History, Stream
 from ccd_lightning.export.folders import replace_folder
 from ccd_lightning.export.programs import (
+    TRACEABLE,
     FactorScorer,
     missing_packages,
     program_bytes,
+    reason_of,
     same_lists,
     scorer_of,
     trace,
@@ -51,7 +53,6 @@ _OWN = {
     "README.md",
     MANIFEST,
 }
-_LONGEST_REASON = 200
 _TRIED_USERS = 16
 
 
@@ -188,10 +189,7 @@ def _write_programs(scorer: nn.Module, history: History, draft: Path, role: Role
         program = trace(scorer)
         content = program_bytes(program)
     except Exception as error:
-        reason = (
-            f"`scores` of the backbone cannot be traced ({_first_line(error)}): write it in torch operations whose shapes follow"
-            " the number of users, or define `factors`."
-        )
+        reason = f"`scores` of the backbone cannot be traced ({reason_of(error)}): {TRACEABLE}, or define `factors`."
         return {onnx.name: reason, portable.name: reason}
     portable.write_bytes(content)
     refused = _write_onnx(program, onnx, scorer, history, len(content))
@@ -214,10 +212,5 @@ def _write_onnx(program: ExportedProgram, path: Path, scorer: nn.Module, history
     except OSError:
         raise
     except Exception as error:
-        return f"ONNX has no way to say what `scores` does ({_first_line(error)}): define `factors`, or use the `.pt2`."
+        return f"ONNX has no way to say what `scores` does ({reason_of(error)}): define `factors`, or use the `.pt2`."
     return None if same else "its lists differ from the model's: report the backbone, and use the safetensors."
-
-
-def _first_line(error: Exception) -> str:
-    text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
-    return f"{type(error).__name__}: {text}"[:_LONGEST_REASON]

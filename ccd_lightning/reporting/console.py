@@ -35,6 +35,7 @@ class View:
         share: part of the stage that is done, from 0 to 1.
         losses: objective -> mean of the last epoch's steps.
         recalls: validation Recall@20 at the evaluations of the stage.
+        validates: whether the stage has evaluations at all.
         latest: what was measured last in earlier stages, and of whom.
         elapsed: seconds since the stream began or went on.
         remaining: seconds it will still take; ``None`` if nobody knows.
@@ -50,6 +51,7 @@ class View:
     share: float = 0.0
     losses: dict[str, float] = field(default_factory=dict)
     recalls: list[float] = field(default_factory=list)
+    validates: bool = True
     latest: str = ""
     elapsed: float = 0.0
     remaining: float | None = None
@@ -146,7 +148,9 @@ def _state(view: View) -> str:
 def _recalls(view: View) -> str:
     if view.recalls:
         return f"valid{TIED}recall@20{TIED}{score(view.recalls[-1])}{DOT}best of the stage {score(max(view.recalls))}"
-    return view.latest or f"valid recall@20 {NOTHING}"
+    if view.latest:
+        return view.latest
+    return "not validated yet" if view.validates else "no validation in this stage (evaluate_every: 0)"
 
 
 def _losses(view: View) -> str:

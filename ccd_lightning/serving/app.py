@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
@@ -113,7 +114,17 @@ def _health(live: LiveModel) -> dict[str, Any]:
 
 
 async def _watch(live: LiveModel, poll: float) -> None:
+    told: str | None = None
     while True:
         await asyncio.sleep(poll)
         if await asyncio.to_thread(live.refresh):
             print(f"Now serving version {live.model.version} (block {live.model.manifest['block']}).", flush=True)
+        # A folder that is being copied is refused for another reason at every look.
+        if live.is_settled and live.refused != told:
+            told = live.refused
+            if told is not None:
+                print(
+                    f"warning: the new export is refused, and version {live.model.version} stays in service: {told}",
+                    file=sys.stderr,
+                    flush=True,
+                )

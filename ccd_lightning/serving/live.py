@@ -14,6 +14,12 @@ class LiveModel:
     Args:
         folder: the export, which may be replaced at any time.
 
+    Attributes:
+        model: what is served.
+        since: Unix time from which it is.
+        refused: why the newest export is not served; ``None`` if it is.
+        is_settled: whether the folder was at the last look as at the one before, so that nobody is writing into it.
+
     Raises:
         ValueError: if there is no export that can be served.
     """
@@ -24,6 +30,7 @@ class LiveModel:
         self.model: ServedModel = load_export(folder)
         self.since = time.time()
         self.refused: str | None = None
+        self.is_settled = True
 
     def refresh(self) -> bool:
         """Look at the folder, and take what is new there.
@@ -34,7 +41,8 @@ class LiveModel:
             whether another model is served now.
         """
         signature = _signature(self.folder)
-        if signature == self._looked_at:
+        self.is_settled = signature == self._looked_at
+        if self.is_settled:
             return False
         self._looked_at = signature
         try:

@@ -134,10 +134,10 @@ def _read_ids(folder: Path, name: str, manifest: dict[str, Any]) -> list[RawId]:
     table = read_columns(read_checked(folder, path.name, manifest), path, "raw", "id")
     raw: list[RawId] = table["raw"].to_pylist()
     kinds = {type(value) for value in raw}
-    if not np.array_equal(read_numbers(table, "id", path, max(1, count)), np.arange(count)) or len(set(raw)) < count:
-        raise ValueError(f"{path} does not hold {count} ids in order without repeats: export the model again.")
     if len(kinds) > 1 or not kinds <= {str, int}:
         raise ValueError(f"{path}: column `raw` must hold strings or integers: export the model again.")
+    if not np.array_equal(read_numbers(table, "id", path, max(1, count)), np.arange(count)) or len(set(raw)) < count:
+        raise ValueError(f"{path} does not hold {count} ids in order without repeats: export the model again.")
     return raw
 
 

@@ -48,6 +48,29 @@ class Parameter:
             return trial.suggest_int(self.name, self.low, self.high, step=self.step)
         return trial.suggest_float(self.name, self.low, self.high, step=self.step, log=self.log)
 
+    def encoded(self, value: Any) -> Any:
+        """A value that the sweep may draw, as Optuna takes it.
+
+        Raises:
+            MisconfigurationException: if the sweep never draws it.
+
+        >>> Parameter("exclusion", (0, 20)).encoded(20), Parameter("rate", (), 0.1, 0.9).encoded(0.5)
+        (20, 0.5)
+        """
+        if self.values:
+            fits = _choice(value) in [_choice(known) for known in self.values]
+        else:
+            fits = isinstance(value, int | float) and self.low <= value <= self.high and self._is_step(value)
+        if not fits:
+            raise MisconfigurationException(
+                f"the configuration's own `{self.name}: {value}` is no value of the sweep: widen the sweep to begin there."
+            )
+        return _choice(value)
+
+    def _is_step(self, value: float) -> bool:
+        steps = (value - self.low) / (self.step or 1)
+        return self.step is None or math.isclose(steps, round(steps), abs_tol=1e-9)
+
     def grid(self) -> list[Any]:
         """All the values as Optuna takes them.
 

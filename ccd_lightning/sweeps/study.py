@@ -23,6 +23,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FixedTrial, FrozenTrial, Trial, TrialState
 
 from ccd_lightning.sweeps.file import Sweep
+from ccd_lightning.sweeps.start import own_values
 from ccd_lightning.sweeps.trial import TrialFailedError, alone_in, run_trial
 
 HEARTBEAT = 5
@@ -53,6 +54,7 @@ def run_sweep(sweep: Sweep, folder: Path, storage: str | None = None, trials: in
         # Workers that begin at once would both make the tables.
         with alone_in(folder):
             study = _open(sweep, storage or f"sqlite:///{folder / 'study.db'}")
+            _begin_at_own_values(sweep, study)
         wanted = _wanted(sweep, trials)
         while True:
             fail_stale_trials(study)
@@ -75,15 +77,15 @@ def best_settings(sweep: Sweep, study: optuna.Study) -> str:
     if not finished:
         errors = [trial.user_attrs[_ERROR] for trial in study.trials if _ERROR in trial.user_attrs]
         raise MisconfigurationException(
-            f"None of the {len(study.trials)} trials of the sweep {sweep.name} has ended well, so there are no best settings;"
+            f"None of the {_ended(study)} trials of the sweep {sweep.name} has ended well, so there are no best settings;"
             f" the last one said: {errors[-1] if errors else 'nothing'}. Mend what it says and give the sweep a new `name`."
         )
-    best = study.best_trial
+    best, count = study.best_trial, _ended(study)
     settings = OmegaConf.create()
     for name, value in _settings(sweep, best).items():
         OmegaConf.update(settings, name, value)
     return (
-        f"# {sweep.objective} {best.value} in trial {best.number} of {len(study.trials)}\n{OmegaConf.to_yaml(settings)}"
+        f"# {sweep.objective} {best.value} in {_name(best)}, the best of {count} trials\n{OmegaConf.to_yaml(settings)}"
     )
 
 
@@ -113,6 +115,18 @@ def _open(sweep: Sweep, storage: str) -> optuna.Study:
         )
     study.set_user_attr(_FIXED, fixed)
     return study
+
+
+def _begin_at_own_values(sweep: Sweep, study: optuna.Study) -> None:
+    """A grid comes by them in its own time."""
+    if study.trials or sweep.method == "grid":
+        return
+    try:
+        values = own_values(sweep)
+    except MisconfigurationException as error:
+        print(f"The sweep does not begin with the configuration's own values: {error}", file=sys.stderr, flush=True)
+    else:
+        study.enqueue_trial(values)
 
 
 def _sampler(sweep: Sweep) -> BaseSampler:
@@ -147,9 +161,22 @@ def _wanted(sweep: Sweep, trials: int | None) -> int:
 
 
 def _is_wanted(found: list[FrozenTrial], wanted: int) -> bool:
-    """Trials that were cut off stand twice: as failed without a word, and as what is to be run again."""
-    cut_off = sum(trial.state is TrialState.FAIL and _ERROR not in trial.user_attrs for trial in found)
-    return any(trial.state is TrialState.WAITING for trial in found) or len(found) - cut_off < wanted
+    waiting = any(trial.state is TrialState.WAITING for trial in found)
+    return waiting or len(found) - sum(map(_was_cut_off, found)) < wanted
+
+
+def _was_cut_off(trial: FrozenTrial) -> bool:
+    """Such trials stand twice: as failed without a word, and as what is to be run again."""
+    return trial.state is TrialState.FAIL and _ERROR not in trial.user_attrs
+
+
+def _ended(study: optuna.Study) -> int:
+    return sum(trial.state.is_finished() and not _was_cut_off(trial) for trial in study.get_trials(deepcopy=False))
+
+
+def _name(trial: FrozenTrial) -> str:
+    """The trial's folder: its number in the study also counts the times that trials were cut off."""
+    return Path(trial.user_attrs[_FOLDER]).name
 
 
 def _run_next(sweep: Sweep, study: optuna.Study, folder: Path, wanted: int) -> None:
@@ -166,7 +193,8 @@ def _run_next(sweep: Sweep, study: optuna.Study, folder: Path, wanted: int) -> N
             RetryHeartbeatStaleTrialCallback()(study, study.trials[number])
         raise
     for number in begun:
-        print(_line(sweep, study.trials[number], wanted), file=sys.stderr, flush=True)
+        progress = f"{_ended(study)} of {wanted} trials done"
+        print(f"{progress}, {_line(sweep, study.trials[number])}", file=sys.stderr, flush=True)
 
 
 def _run(sweep: Sweep, study: optuna.Study, trial: Trial, folder: Path) -> float:
@@ -195,7 +223,7 @@ def _settings(sweep: Sweep, trial: FrozenTrial) -> dict[str, Any]:
     return {part.name: part.suggest(again) for part in sweep.parameters}
 
 
-def _line(sweep: Sweep, trial: FrozenTrial, wanted: int) -> str:
+def _line(sweep: Sweep, trial: FrozenTrial) -> str:
     if trial.state is TrialState.COMPLETE:
         outcome = f"{sweep.objective} {trial.value:.4f}"
     elif trial.state is TrialState.PRUNED:
@@ -203,7 +231,7 @@ def _line(sweep: Sweep, trial: FrozenTrial, wanted: int) -> str:
     else:
         outcome = f"failed: {trial.user_attrs.get(_ERROR)}"
     settings = " ".join(f"{name}={value}" for name, value in _settings(sweep, trial).items())
-    return f"trial {trial.number} ({wanted} wanted): {outcome} · {settings}"
+    return f"{_name(trial)}: {outcome} · {settings}"
 
 
 @contextmanager

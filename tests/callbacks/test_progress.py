@@ -14,10 +14,12 @@ from rich.console import Console
 
 from ccd_lightning.callbacks import DistillationCallback, StreamCheckpoint, StreamProgress, progress
 from ccd_lightning.hooks import StreamCallback
+from ccd_lightning.plan import StreamPlan
 from ccd_lightning.reporting import screen
-from ccd_lightning.reporting.units import size
+from ccd_lightning.reporting.units import NOTHING, size
+from ccd_lightning.types import StageSettings
 
-from .conftest import new_stream, new_system, new_trainer
+from .conftest import Run, new_stream, new_system, new_trainer
 
 
 class Terminal(io.StringIO):
@@ -96,6 +98,56 @@ def test_progress_ends_with_a_table_of_80_columns(tmp_path: Path, output: Termin
     sizes = [size(system.num_parameters(role) * 4) for role in ("teacher", "student")]
     assert [line.split("  ")[-1].strip() for line in text.splitlines() if "bytes" in line] == sizes
     assert f"everything is in {tmp_path}" in text
+
+
+def test_progress_ends_a_test_with_a_short_table(
+    reported: Run, output: Terminal, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trainer = new_trainer(reported.folder, StreamProgress())
+    trainer.test(new_system(), datamodule=new_stream(), ckpt_path="last")
+    summary, text = reported.trainer.record.summary(), output.getvalue()
+    columns = [(role, metric) for role in ("teacher", "distilled") for metric in ("recall@20", "ndcg@20")]
+    for block in range(3):
+        values = [f"{summary[role][metric]['A'][2][block]:.4f}" for role, metric in columns]
+        assert re.search(rf"^D{block} +{' +'.join(values)} *$", text, re.MULTILINE)
+    for name, label in (("LA", "LA"), ("RA", "RA"), ("H", "H-mean")):
+        values = [f"{summary[role][metric][name][2]:.4f}" for role, metric in columns]
+        assert re.search(rf"^{label} +{' +'.join(values)} *$", text, re.MULTILINE)
+    assert "test/" not in capsys.readouterr().out + text
+    logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    for role, found in (("teacher", "teacher"), ("student", "distilled")):
+        for block, value in enumerate(summary[found]["ndcg@5"]["A"][2]):
+            assert logged[f"test/{role}/ndcg@5/D{block}"] == pytest.approx(value, abs=1e-6)
+
+
+def test_progress_leaves_lightnings_table_to_others(
+    reported: Run, output: Terminal, capsys: pytest.CaptureFixture[str]
+) -> None:
+    new_trainer(reported.folder).test(new_system(), datamodule=new_stream(), ckpt_path="last")
+    assert "test/student/recall@20/D2" in capsys.readouterr().out
+    silent = new_trainer(reported.folder, StreamProgress())
+    silent.test(new_system(), datamodule=new_stream(), ckpt_path="last", verbose=False)
+    assert output.getvalue() == "" and "test/" not in capsys.readouterr().out
+
+
+def test_progress_says_that_a_stage_does_not_validate(
+    tmp_path: Path, output: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "SILENCE", -1.0)
+    plan = StreamPlan(base=StageSettings(evaluate_every=0), first_distillation=StageSettings(evaluate_every=2))
+    run(tmp_path, StreamProgress(), blocks=1, max_epochs=2, plan=plan)
+    told = [line.split(" · ")[3] for line in output.getvalue().splitlines() if re.search(r"epoch \d of 2", line)]
+    assert told[0] == told[1] == "no validation in this stage (evaluate_every: 0)"
+    assert not any(NOTHING in line for line in told)
+
+
+def test_progress_says_that_a_stage_is_not_validated_yet(
+    tmp_path: Path, output: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "SILENCE", -1.0)
+    run(tmp_path, StreamProgress(), blocks=1, max_epochs=2, plan=StreamPlan(base=StageSettings(evaluate_every=2)))
+    first = next(line for line in output.getvalue().splitlines() if "epoch 1 of 2" in line)
+    assert first.split(" · ")[3] == "not validated yet"
 
 
 def test_progress_quiets_lightning_and_lets_it_speak_again(tmp_path: Path, output: Terminal) -> None:

@@ -102,7 +102,7 @@ def test_untraceable_backbone_gets_all_but_the_programs(tmp_path: Path) -> None:
     manifest = export_model(met(Untraceable()), stream().stream, tmp_path / "export")
     assert set(manifest["missing"]) == {"student.onnx", "student.pt2"}
     reason = manifest["missing"]["student.onnx"]
-    assert re.search(r"cannot be traced \(.+\): write it in torch operations .* or define `factors`", reason)
+    assert re.search(r"cannot be traced \(.+\): take sizes from `users.shape\[0\]` .* or define `factors`", reason)
     assert "backbone.popularity" in load_file(tmp_path / "export" / "student.safetensors")
     readme = (tmp_path / "export" / "README.md").read_text()
     assert reason in readme

@@ -3,28 +3,16 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from ccd_lightning.cli import main
 
-from ..browser import NAMES, Browser, find_browser
+from ..browser import Browser
 from ..callbacks.conftest import Run
 
-pytestmark = pytest.mark.browser
-
 OVERFLOW = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    program = find_browser()
-    if program is None:
-        pytest.skip(f"no browser is installed: looked for {', '.join(NAMES)}")
-    with Browser(program) as found:
-        yield found
 
 
 @pytest.fixture(scope="module")

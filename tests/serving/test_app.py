@@ -143,6 +143,27 @@ def test_a_broken_export_is_refused_and_the_old_one_goes_on(server: Server) -> N
     assert wait_for(server, status="ok")["refused"] is None
 
 
+def test_a_refused_export_leaves_one_line_in_the_log(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = (server.folder / "users.parquet").read_bytes()
+    for size in (9, 99):
+        (server.folder / "users.parquet").write_bytes(whole[:size])
+        told = ""
+        deadline = time.monotonic() + 20
+        while "\n" not in told and time.monotonic() < deadline:
+            time.sleep(0.05)
+            told += capsys.readouterr().err
+        # Some ten looks more.
+        time.sleep(0.2)
+        told += capsys.readouterr().err
+        version = server.client.get("/health").json()["version"]
+        assert told.startswith(f"warning: the new export is refused, and version {version} stays in service: ")
+        assert f"{server.folder / 'users.parquet'} has the SHA-256" in told
+        assert told.count("\n") == 1
+    (server.folder / "users.parquet").write_bytes(whole)
+    wait_for(server, status="ok")
+    assert capsys.readouterr().err == ""
+
+
 def test_metrics_count_requests_latencies_and_unknown_users(server: Server) -> None:
     for query in (USERS[0], USERS[1], "nobody", f"{USERS[0]}?k=0"):
         server.client.get(f"/recommend/{query}")

@@ -58,6 +58,7 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
     "changed": (replace("users.parquet", b"PAR1", signed=False), "SHA-256 .* changed or is not complete yet"),
     "no Parquet": (replace("users.parquet", b"PAR1 no more"), "cannot be read as Parquet with the columns raw, id"),
     "strange ids": (change("items.parquet", raw=pl.col("id") + 0.5), "must hold strings or integers"),
+    "listed ids": (change("items.parquet", raw=pl.concat_list("id")), "must hold strings or integers"),
     "repeats": (change("items.parquet", raw=pl.lit("tea")), "ids in order without repeats"),
     "order": (change("users.parquet", id=pl.col("id").reverse()), "ids in order without repeats"),
     "seen beyond": (change("seen.parquet", item=pl.col("item") + 1), "`item` must hold numbers from 0 to"),
@@ -108,6 +109,17 @@ def test_a_folder_that_is_gone_for_a_while_changes_nothing(folder: Path) -> None
     away.rename(folder)
     assert not live.refresh()
     assert live.refused is None
+
+
+def test_a_folder_that_changes_at_every_look_is_not_settled(folder: Path) -> None:
+    live = LiveModel(folder)
+    content = (folder / "users.parquet").read_bytes()
+    for size in (0, 100, 200):
+        (folder / "users.parquet").write_bytes(content[:size])
+        assert not live.refresh()
+        assert live.refused is not None and not live.is_settled
+    assert not live.refresh()
+    assert live.refused is not None and live.is_settled
 
 
 def test_nothing_is_read_again_while_nothing_changes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

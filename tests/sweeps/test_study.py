@@ -16,11 +16,14 @@ import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from optuna.trial import TrialState
 
+from ccd_lightning.callbacks import DistillationCallback
 from ccd_lightning.cli import main
 from ccd_lightning.sweeps import study as sweep_study
 from ccd_lightning.sweeps.file import Sweep, read_sweep
+from ccd_lightning.sweeps.start import own_values
 from ccd_lightning.sweeps.study import best_settings, run_sweep
 
+ROOT = Path(__file__).resolve().parents[2]
 STUB = Path(__file__).with_name("stub.py")
 GOOD = {"values": [0.1, 0.2, 0.3, 0.4]}
 
@@ -60,6 +63,66 @@ def test_grid_tries_every_value_once_and_finds_the_best(tmp_path: Path) -> None:
         number: str(tmp_path / f"trial-{number:04d}") for number in range(4)
     }
     assert yaml.safe_load(best_settings(sweep, study)) == {"good": 0.4}
+
+
+def test_a_sweep_begins_with_the_values_of_the_configuration(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep = sweep_of(
+        tmp_path, method="bayes", parameters={"good": {"min": 0.1, "max": 0.9}, "do": {"value": "nothing"}}
+    )
+    study = run_sweep(sweep, tmp_path, trials=2)
+    assert study.trials[0].params == {"good": 0.5}
+    assert study.trials[1].params != {"good": 0.5}
+    assert best_settings(sweep, study).startswith(f"# stream/student/H {study.best_value} in trial-000")
+    assert study.best_value >= 0.52
+    told = capsys.readouterr().err.splitlines()
+    assert [line.split(":")[0] for line in told] == ["1 of 2 trials done, trial-0000", "2 of 2 trials done, trial-0001"]
+    again = run_sweep(sweep, tmp_path, trials=3)
+    assert [trial.params["good"] == 0.5 for trial in again.trials] == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"good": {"min": 0.6, "max": 0.9}}, "own `good: 0.5` is no value of the sweep: widen the sweep"),
+        ({"good": GOOD}, "own `good: 0.5` is no value of the sweep"),
+        ({"other": {"min": 0.6, "max": 0.9}}, "the configuration has no `other`"),
+    ],
+)
+def test_values_of_the_configuration_outside_the_sweep_are_no_trial(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], parameters: dict[str, Any], message: str
+) -> None:
+    study = run_sweep(sweep_of(tmp_path, method="random", parameters=parameters), tmp_path, trials=1)
+    assert states(study) == [TrialState.COMPLETE]
+    told = capsys.readouterr().err
+    assert "The sweep does not begin with the configuration's own values: " in told
+    assert message in told
+
+
+def test_a_program_that_does_not_tell_its_configuration_is_named(tmp_path: Path) -> None:
+    (tmp_path / "mute.py").write_text("raise SystemExit('error: no such option')")
+    with pytest.raises(
+        MisconfigurationException, match=r"mute.py does not tell .* \(error: no such option\): let it take"
+    ):
+        own_values(sweep_of(tmp_path, program=str(tmp_path / "mute.py")))
+
+
+@pytest.mark.slow
+def test_the_shipped_sweep_begins_with_what_the_shipped_configuration_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    sweep = read_sweep(Path("configs/sweep.yaml"))
+    config = yaml.safe_load(Path("configs/ccd.yaml").read_text())
+    plan, given, defaults = config["trainer"]["plan"], config["distillation"], DistillationCallback()
+    given = given.get("init_args", given)
+    assert own_values(sweep) == {
+        "trainer.plan.student_update.learning_rate": plan["student_update"]["learning_rate"],
+        "trainer.plan.distillation.learning_rate": plan["distillation"]["learning_rate"],
+        "distillation.student_replay.stability": given["student_replay"]["stability"],
+        "distillation.student_replay.plasticity": given["student_replay"]["plasticity"],
+        "distillation.stability_momentum": defaults.momenta["stability"],
+        "distillation.exclusion": defaults.exclusion,
+    }
 
 
 def test_finished_trials_are_not_repeated(tmp_path: Path) -> None:
@@ -123,7 +186,7 @@ def test_workers_share_the_trials(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("way", [signal.SIGTERM, signal.SIGKILL])
 def test_a_killed_sweep_goes_on_with_its_trial(
-    tmp_path: Path, way: signal.Signals, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, way: signal.Signals, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sweep_study, "HEARTBEAT", 1)
     path = written(tmp_path, parameters={"do": {"value": "hang"}}, run_cap=1)
@@ -137,6 +200,9 @@ def test_a_killed_sweep_goes_on_with_its_trial(
     study = run_sweep(read_sweep(path), tmp_path)
     assert states(study) == [TrialState.FAIL, TrialState.COMPLETE]
     assert study.trials[1].user_attrs["folder"] == str(trial)
+    # What was cut off counts once, by the name of its folder.
+    assert "1 of 1 trials done, trial-0000: stream/student/H" in capsys.readouterr().err
+    assert "in trial-0000, the best of 1 trials" in best_settings(read_sweep(path), study)
     assert "--ckpt_path=last" in (trial / "output.txt").read_text().splitlines()[-1]
 
 
