@@ -19,7 +19,7 @@ from typing_extensions import override
 from ccd_lightning.command_names import COMMANDS
 
 _PACKAGES = ("data", "backbones", "modules", "callbacks")
-_HELP = "`--help` behind the subcommand lists every option."
+_HELP = "`--help` behind the subcommand lists the options, `--trainer.plan.help` or `--data.source.help CLASS` those below one."
 _CONFIG = "--config configs/ccd.yaml"
 _MOST_NAMES = 16
 

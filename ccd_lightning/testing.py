@@ -67,6 +67,8 @@ def check_backbone(factory: Factory) -> None:
 
 
 def _starts_empty(factory: Factory) -> None:
+    mend = "Pass the class, or a function that makes a new one."
+    require(not isinstance(factory, Backbone), "start", f"this is an instance of {type(factory).__name__}", mend)
     missing = ", ".join(f"`{name}`" for name in sorted(getattr(factory, "__abstractmethods__", ())))
     require(not missing, "start", f"{getattr(factory, '__name__', 'the class')} lacks {missing}", "Define it.")
     model = factory()

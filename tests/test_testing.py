@@ -320,6 +320,8 @@ def test_contract_names_methods_that_are_missing():
         def loss(self, batch: RankingBatch) -> torch.Tensor:
             return torch.zeros(())
 
+    with pytest.raises(BackboneContractError, match=r"start: this is an instance of BPRMF. Pass the class"):
+        check_backbone(BPRMF(4))
     with pytest.raises(BackboneContractError, match=r"start: WithoutScores lacks `scores`\. Define it"):
         check_backbone(WithoutScores)
 

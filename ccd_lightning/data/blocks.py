@@ -124,7 +124,8 @@ def check_same_blocks(saved: list[str], stream: Stream, origin: str) -> None:
         if old != new:
             raise ValueError(
                 f"{origin}: block {index} is not the one the run was trained on (fingerprint {new[:12]}, expected"
-                f" {old[:12]}). Old blocks must stay as they were; pass the data it was trained on, or start a new run."
+                f" {old[:12]}). Old blocks must stay as they were; pass the data it was trained on, or start a new run. A period"
+                " that was still filling makes such a block: `whole_periods: true` of an InteractionLog waits for its end."
             )
 
 

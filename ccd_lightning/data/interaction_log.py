@@ -18,6 +18,7 @@ from ccd_lightning.data.splitting import (
     Integers,
     blocks_by_count,
     blocks_by_period,
+    in_whole_periods,
     k_core,
     split_per_user,
 )
@@ -34,7 +35,8 @@ class InteractionLog(StreamSource):
     and as many for validation.
 
     A run that is to be resumed when the log has grown needs blocks that stay as they are: give ``period``, and set
-    ``core`` to 0, since later events may lift more users and items into the k-core.
+    ``core`` to 0, since later events may lift more users and items into the k-core. If the log is read while its last
+    period is still filling, set ``whole_periods`` too.
 
     Args:
         path: a ``.parquet``, ``.csv`` or ``.tsv`` file, or another text file if ``separator`` is given.
@@ -49,6 +51,7 @@ class InteractionLog(StreamSource):
         blocks: blocks of equal size after block 0, if blocks are cut by count.
         period: length of a block, such as ``1mo``, ``1w`` or ``1q``; by default blocks are cut by count.
         seed: of the shuffling before the per-user split.
+        whole_periods: leave out the last period, which may still be filling, until the log holds an event of a later one.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class InteractionLog(StreamSource):
         blocks: int = 5,
         period: str | None = None,
         seed: int = 0,
+        whole_periods: bool = False,
     ) -> None:
         if not 0 < base_fraction <= 1 or blocks < 0 or core < 0:
             raise ValueError(
@@ -74,10 +78,13 @@ class InteractionLog(StreamSource):
         require_whole("seed", seed, 0)
         if separator == "":
             raise ValueError("`separator` is empty, but values must be told apart: name it, or leave it out.")
+        if whole_periods and period is None:
+            raise ValueError("`whole_periods` needs a `period`: set one, such as 1mo, or leave `whole_periods` out.")
         self.path = Path(path)
         self.user, self.item, self.time = user, item, time
         self.separator, self.has_header, self.columns = separator, has_header, columns
         self.core, self.base_fraction, self.blocks, self.period, self.seed = core, base_fraction, blocks, period, seed
+        self.whole_periods = whole_periods
 
     def table(self) -> pl.DataFrame:
         """The events in order of time, with their blocks and splits."""
@@ -111,6 +118,9 @@ class InteractionLog(StreamSource):
             }
         )
         ordered = events.sort("time", maintain_order=True)
+        if self.period is not None and self.whole_periods:
+            times = as_datetimes(ordered["time"], self.describe())
+            ordered = ordered.filter(in_whole_periods(times, self.period, self.describe()))
         return ordered.unique(["user", "item"], keep="first", maintain_order=True)
 
     def _filtered(self, events: pl.DataFrame) -> pl.DataFrame:

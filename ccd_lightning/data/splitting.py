@@ -75,14 +75,7 @@ def blocks_by_period(times: pl.Series, period: str, origin: str) -> Integers:
     Raises:
         ValueError: if the period is no duration, or one of the periods has no interaction.
     """
-    try:
-        starts = times.dt.truncate(period)
-        expected = pl.datetime_range(starts[0], starts[-1], interval=period, time_unit="us", eager=True)
-    except (ValueError, pl.exceptions.PolarsError) as error:
-        raise ValueError(
-            f"{origin}: `period` is {period!r}, which is no length of time ({error})."
-            " Write one such as 1d, 1w, 1mo, 1q."
-        ) from error
+    starts, expected = _periods(times, period, origin)
     empty = expected.filter(~expected.is_in(starts.unique().to_list()))
     if len(empty):
         raise ValueError(
@@ -90,6 +83,43 @@ def blocks_by_period(times: pl.Series, period: str, origin: str) -> Integers:
             " Choose a longer `period`, or cut blocks by count (`period: null`)."
         )
     return starts.rle_id().to_numpy().astype(np.int64)
+
+
+def in_whole_periods(times: pl.Series, period: str, origin: str) -> pl.Series:
+    """Which events belong to a period that is over, as an event of a later period shows.
+
+    Args:
+        times: ``Datetime``, never decreasing.
+        period: length of a block as polars writes it.
+        origin: what error messages call the log.
+
+    Returns:
+        bool ``(len(times),)``: false for the events of the last period.
+
+    Raises:
+        ValueError: if the period is no duration, or no period is over.
+    """
+    starts, _ = _periods(times, period, origin)
+    whole: pl.Series = starts < starts[-1]
+    if not whole.any():
+        raise ValueError(
+            f"{origin}: all {len(times)} interactions lie in the period of {period} from {starts[0]}, which may still be"
+            " filling, but `whole_periods` takes those alone that are over. Wait for the next one, choose a shorter"
+            " `period`, or set `whole_periods: false`."
+        )
+    return whole
+
+
+def _periods(times: pl.Series, period: str, origin: str) -> tuple[pl.Series, pl.Series]:
+    """The start of each event's period, and the starts of all the periods from the first to the last."""
+    try:
+        starts = times.dt.truncate(period)
+        return starts, pl.datetime_range(starts[0], starts[-1], interval=period, time_unit="us", eager=True)
+    except (ValueError, pl.exceptions.PolarsError) as error:
+        raise ValueError(
+            f"{origin}: `period` is {period!r}, which is no length of time ({error})."
+            " Write one such as 1d, 1w, 1mo, 1q."
+        ) from error
 
 
 def split_per_user(users: Integers, items: Integers, generator: np.random.Generator) -> Integers:

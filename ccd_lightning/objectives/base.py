@@ -21,12 +21,17 @@ class Objective(nn.Module, ABC):
     of all the processes add up to the loss of the global batch.
 
     Attributes:
-        name: word for logs, unique in a stage.
+        name: word for logs, unique in a stage; by default the class's name in lower case.
         batch_types: kinds of batches that the objective looks at.
     """
 
     name: str = "objective"
     batch_types: tuple[type, ...] = (RankingBatch,)
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if cls.name == Objective.name:
+            cls.name = cls.__name__.lower()
 
     @abstractmethod
     def forward(self, backbone: Backbone, batch: Any) -> Tensor:

@@ -72,7 +72,7 @@ def _idle(manifest: Mapping[str, Any]) -> Iterator[str]:
     courses = [(stage, stage.get("recalls", [])) for stage in stages]
     idle = [stage for stage, recalls in courses if len(recalls) > 1 and max(recalls) <= recalls[0]]
     if idle:
-        yield f"Never better on validation than at the first evaluation, whose state they kept: {_names(idle)}."
+        yield f"Kept the state of their first evaluation, since none after it was better, which does no harm: {_names(idle)}."
 
 
 def _names(stages: Sequence[Mapping[str, Any]]) -> str:

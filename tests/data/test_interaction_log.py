@@ -121,6 +121,30 @@ def test_log_that_grows_by_a_period_keeps_its_old_blocks(events, tmp_path):
     assert (len(saved), len(stream)) == (2, 3)
 
 
+def test_log_learns_a_period_when_it_is_over(events, tmp_path):
+    nights = [
+        InteractionLog(
+            write(events.filter(pl.col("time") < day * DAY), tmp_path / f"{day}.csv"),
+            core=0,
+            period="1mo",
+            whole_periods=True,
+        )
+        for day in (45, 52, 75)
+    ]
+    whole = InteractionLog(write(events.filter(pl.col("time") < 59 * DAY), tmp_path / "two.csv"), core=0, period="1mo")
+    expected = build_stream(whole.table(), "two months").fingerprints
+    found = [build_stream(night.table(), "night").fingerprints for night in nights]
+    assert found == [expected[:1], expected[:1], expected]
+
+
+def test_log_waits_for_its_first_period(events, tmp_path):
+    path = write(events.filter(pl.col("time") < 20 * DAY), tmp_path / "log.csv")
+    with pytest.raises(ValueError, match=r"log.csv: all \d+ interactions lie in the period of 1mo from 1970-01-01"):
+        InteractionLog(path, core=0, period="1mo", whole_periods=True).table()
+    with pytest.raises(ValueError, match="`whole_periods` needs a `period`"):
+        InteractionLog(path, whole_periods=True)
+
+
 def test_log_names_an_empty_period(events, tmp_path):
     path = write(events.filter(~pl.col("time").is_between(31 * DAY, 59 * DAY)), tmp_path / "log.csv")
     with pytest.raises(ValueError, match=r"log.csv: the period of 1mo from 1970-02-01 00:00:00 has no interaction"):

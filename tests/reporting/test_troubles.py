@@ -58,7 +58,7 @@ def test_files_of_earlier_releases_tell_less() -> None:
                 {"stages": [{"name": "worse", "recalls": [0.2, 0.1]}, {"name": "single", "recalls": [0.1]}]},
                 {"stages": [{"name": "same", "recalls": [0.0, 0.0]}, {"name": "late", "recalls": [0.1, 0.0, 0.2]}]},
             ),
-            "Never better on validation than at the first evaluation, whose state they kept: worse, same.",
+            "Kept the state of their first evaluation, since none after it was better, which does no harm: worse, same.",
         ),
         (
             {},
