@@ -70,7 +70,7 @@ class PairSet:
         (tensor([0, 0, 1]), tensor([0, 1, 1]))
         """
         starts, counts = self._spans(rows)
-        positions = torch.repeat_interleave(torch.arange(rows.numel(), device=rows.device), counts)
+        positions = torch.repeat_interleave(counts)
         shifts = starts - counts.cumsum(0) + counts
         index = torch.arange(positions.numel(), device=rows.device) + shifts.index_select(0, positions)
         return positions, self.columns.index_select(0, index)
