@@ -182,13 +182,9 @@ class _ListedProducts(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         query, table, ids = ctx.saved_tensors
-        grad = grad.contiguous()
-        query_grad = torch.nn.functional.embedding_bag(ids, table, per_sample_weights=grad, mode="sum")
-        return query_grad, _transposed_product(grad, ids, query, len(table)), None
-
-
-def _transposed_product(weights: Tensor, ids: Tensor, rows: Tensor, size: int) -> Tensor:
-    """Add ``weights[b, k] * rows[b]`` up at ``ids[b, k]``, float ``(size, D)``; no sorting as torch does for ``index_add``."""
-    starts = np.arange(0, ids.numel() + 1, max(1, ids.shape[1]))
-    matrix = sparse.csr_array((weights.view(-1).numpy(), ids.reshape(-1).numpy(), starts), shape=(len(ids), size))
-    return torch.from_numpy(matrix.T @ rows.numpy())
+        starts = np.arange(len(ids) + 1) * ids.shape[1]
+        parts = (grad.reshape(-1).numpy(), ids.reshape(-1).numpy(), starts)
+        matrix = sparse.csr_array(parts, shape=(len(ids), len(table)))
+        # Unlike torch's index_add, the transposed product sorts nothing.
+        products = matrix @ table.numpy(), matrix.T @ query.numpy()
+        return torch.from_numpy(products[0]), torch.from_numpy(products[1]), None

@@ -104,15 +104,10 @@ class RankingDistillation(Objective):
 
     def _log_rest(self, query: Tensor, keys: Tensor, entities: Tensor) -> Tensor:
         """Log of the sum over the uninteresting ones, float ``(B, 1)``."""
-        rows, columns = self.excluded.of(entities)
         if self.sample is None or self.sample >= keys.shape[0]:
-            return F.masked_logsumexp(query, keys, rows, columns)
+            return F.masked_logsumexp(query, keys, *self.excluded.of(entities))
         drawn = torch.randperm(keys.shape[0], generator=self._generator)[: self.sample].to(keys.device)
-        slots = torch.full((keys.shape[0],), -1, device=keys.device)
-        slots[drawn] = torch.arange(self.sample, device=keys.device)
-        found = slots.index_select(0, columns)
-        inside = (found >= 0).nonzero().squeeze(-1)
-        estimate = F.masked_logsumexp(query, F.gather_rows(keys, drawn), rows.index_select(0, inside), found.index_select(0, inside))
+        estimate = F.masked_logsumexp(query, F.gather_rows(keys, drawn), *self.excluded.among(entities, drawn))
         return estimate + math.log(keys.shape[0] / self.sample)
 
     def _of_score_rows(self, scores: Tensor, entities: Tensor, lists: Tensor) -> tuple[Tensor, Tensor]:
