@@ -48,8 +48,8 @@ class Backbone(nn.Module, ABC):
 
     row_by_row: bool = False
     """Whether the model uses its tables through :func:`~ccd_lightning.functional.gather_rows`,
-    :func:`~ccd_lightning.functional.listed_products` and :func:`~ccd_lightning.functional.products` alone, so that their rows can be
-    dealt out to processes."""
+    :func:`~ccd_lightning.functional.listed_products` and :func:`~ccd_lightning.functional.products` alone, so that their
+    rows can be dealt out to processes."""
 
     def __init__(self) -> None:
         super().__init__()
