@@ -47,8 +47,9 @@ class Backbone(nn.Module, ABC):
     """The batches that :meth:`loss` takes."""
 
     row_by_row: bool = False
-    """Whether the model uses its tables through :func:`~ccd_lightning.functional.gather_rows` and
-    :func:`~ccd_lightning.functional.products` alone, so that their rows can be dealt out to processes."""
+    """Whether the model uses its tables through :func:`~ccd_lightning.functional.gather_rows`,
+    :func:`~ccd_lightning.functional.listed_products` and :func:`~ccd_lightning.functional.products` alone, so that their
+    rows can be dealt out to processes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -288,8 +289,7 @@ class EmbeddingBackbone(Backbone):
     def loss(self, batch: RankingBatch) -> Tensor:
         """Bayesian personalised ranking (Rendle et al., UAI 2009), summed over the batch."""
         user, item = self.embeddings()
-        anchor = F.gather_rows(user, batch.users)
         # One gathering: the gradient of each is a table of all the items.
-        rows = F.gather_rows(item, torch.cat([batch.positives.unsqueeze(1), batch.negatives], dim=1))
-        scores = (anchor.unsqueeze(1) * rows).sum(-1)
+        listed = torch.cat([batch.positives.unsqueeze(1), batch.negatives], dim=1)
+        scores = F.listed_products(F.gather_rows(user, batch.users), item, listed)
         return F.bpr_loss(scores[:, 0], scores[:, 1:])

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import torch
+from scipy import sparse
 from torch import Tensor
 
 from ccd_lightning.types import Interactions
@@ -32,6 +36,7 @@ class PairSet:
         self.offsets[1:] = torch.bincount(owners, minlength=num_rows).cumsum(0)
         self._keys = keys
         self._gap_keys: Tensor | None = None
+        self._matrix: Any = None
 
     def __deepcopy__(self, memo: dict[int, object]) -> PairSet:
         """The set itself: it never changes, so copies of a model may share it."""
@@ -70,10 +75,35 @@ class PairSet:
         (tensor([0, 0, 1]), tensor([0, 1, 1]))
         """
         starts, counts = self._spans(rows)
-        positions = torch.repeat_interleave(torch.arange(rows.numel(), device=rows.device), counts)
+        positions = torch.repeat_interleave(counts)
         shifts = starts - counts.cumsum(0) + counts
         index = torch.arange(positions.numel(), device=rows.device) + shifts.index_select(0, positions)
         return positions, self.columns.index_select(0, index)
+
+    def among(self, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
+        """The pairs of a batch of rows that fall into a sample of the columns; rows beyond the set have none.
+
+        Args:
+            rows: int64 ``(B,)``.
+            columns: int64 ``(S,)``, no repeats.
+
+        Returns:
+            positions in the batch and in the sample, both int64 ``(P,)``, ascending by row.
+
+        >>> PairSet(torch.tensor([0, 2, 2]), torch.tensor([1, 0, 1]), 3, 2).among(torch.tensor([2, 0]), torch.tensor([1]))
+        (tensor([0, 1]), tensor([0, 0]))
+        """
+        if rows.device.type == "cpu" and self.size and rows.numel() and int(rows.amax()) < self.num_rows:
+            # Faster than the general way, since the matrix's own loops write only what is found.
+            part = self._as_matrix()[rows.numpy()][:, columns.numpy()]
+            owners = np.repeat(np.arange(len(rows)), np.diff(part.indptr))
+            return torch.from_numpy(owners), torch.from_numpy(part.indices.astype(np.int64))
+        positions, present = self.of(rows)
+        slots = torch.full((self.num_columns,), -1, device=rows.device)
+        slots[columns] = torch.arange(len(columns), device=rows.device)
+        found = slots.index_select(0, present)
+        inside = (found >= 0).nonzero().squeeze(-1)
+        return positions.index_select(0, inside), found.index_select(0, inside)
 
     def contains(self, rows: Tensor, columns: Tensor) -> Tensor:
         """Whether each pair is in the set, bool, of the shape of ``rows``."""
@@ -103,7 +133,7 @@ class PairSet:
         if self.columns.device == torch.device(device):
             return self
         moved = object.__new__(PairSet)
-        moved.num_rows, moved.num_columns, moved._gap_keys = self.num_rows, self.num_columns, None
+        moved.num_rows, moved.num_columns, moved._gap_keys, moved._matrix = self.num_rows, self.num_columns, None, None
         moved.columns, moved.offsets, moved._keys = (t.to(device) for t in (self.columns, self.offsets, self._keys))
         return moved
 
@@ -136,6 +166,15 @@ class PairSet:
         found = torch.empty_like(found).scatter_(0, ordered.indices, found)
         smaller = found.view_as(keys) - starts[:, None]
         return torch.where(full[:, None], draw, draw + smaller)
+
+    def _as_matrix(self) -> Any:
+        """The set as scipy's CSR, made when it is first asked for."""
+        if self._matrix is None:
+            ones = np.ones(self.size, dtype=np.bool_)
+            index = np.int32 if max(self.size, self.num_rows, self.num_columns) < 2**31 else np.int64
+            parts = (ones, self.columns.numpy().astype(index), self.offsets.numpy().astype(index))
+            self._matrix = sparse.csr_array(parts, shape=(self.num_rows, self.num_columns))
+        return self._matrix
 
     def _spans(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """First place and number of each row's pairs, int64 ``(B,)`` both; rows beyond the set begin where it ends."""

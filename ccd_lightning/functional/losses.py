@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import torch
+from scipy import sparse
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.distributed.tensor import DTensor
 
 from ccd_lightning.functional.sharding import products_with_shards, rows_of_shards
@@ -139,3 +144,47 @@ def products(query: Tensor, table: Tensor) -> Tensor:
     tensor([[1., 2.]])
     """
     return products_with_shards(query, table) if isinstance(table, DTensor) else query @ table.T
+
+
+def listed_products(query: Tensor, table: Tensor, ids: Tensor) -> Tensor:
+    """Inner products of each query with the rows of a table that it lists.
+
+    Args:
+        query: float ``(B, D)``.
+        table: float ``(N, D)``, whole or sharded by rows.
+        ids: int64 ``(B, K)``.
+
+    Returns:
+        Float ``(B, K)``, float32 or more.
+
+    >>> listed_products(torch.tensor([[1.0, 2.0]]), torch.eye(2), torch.tensor([[1, 0, 1]]))
+    tensor([[2., 1., 2.]])
+    """
+    dtype = torch.promote_types(query.dtype, torch.float32)
+    query, table = query.to(dtype), table.to(dtype)
+    if isinstance(table, DTensor) or table.device.type != "cpu":
+        return (query.unsqueeze(1) * gather_rows(table, ids)).sum(-1)
+    with torch.autocast("cpu", enabled=False):
+        found: Tensor = _ListedProducts.apply(query, table, ids)  # type: ignore[no-untyped-call]
+        return found
+
+
+class _ListedProducts(torch.autograd.Function):
+    """See :func:`listed_products`: the gradients are two products with the sparse matrix of the scores' gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, table: Tensor, ids: Tensor) -> Tensor:
+        ctx.save_for_backward(query, table, ids)
+        listed = table.index_select(0, ids.reshape(-1)).view(*ids.shape, table.shape[1])
+        return torch.bmm(query.unsqueeze(1), listed.transpose(1, 2)).squeeze(1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        query, table, ids = ctx.saved_tensors
+        starts = np.arange(len(ids) + 1) * ids.shape[1]
+        parts = (grad.reshape(-1).numpy(), ids.reshape(-1).numpy(), starts)
+        matrix = sparse.csr_array(parts, shape=(len(ids), len(table)))
+        # Unlike torch's index_add, the transposed product sorts nothing.
+        products = matrix @ table.numpy(), matrix.T @ query.numpy()
+        return torch.from_numpy(products[0]), torch.from_numpy(products[1]), None

@@ -49,6 +49,7 @@ class RankingDistillation(Objective):
         self.name = f"{side.value}_lists"
         self.batch_types = (ListBatch,) if side is Side.ITEM else (RankingBatch, UserBatch)
         self.lists, self.excluded, self.side = lists, excluded, side
+        self._padded = bool((lists < 0).any())
         self.constant_weight, self.sample, self.propagated = weight, sample, propagated
         self._generator = torch.Generator()
 
@@ -82,32 +83,31 @@ class RankingDistillation(Objective):
 
     def forward(self, backbone: Backbone, batch: RankingBatch | UserBatch | ListBatch) -> Tensor:
         """Sum over the batch's distinct entities."""
-        entities = batch.entities if isinstance(batch, ListBatch) else torch.unique(batch.users)
-        entities = entities[entities < self.lists.shape[0]]
+        entities = batch.entities if isinstance(batch, ListBatch) else self._distinct(batch.users)
         if self.lists.device != entities.device:
             self.lists, self.excluded = self.lists.to(entities.device), self.excluded.to(entities.device)
-        lists = self.lists[entities]
+        lists = self.lists.index_select(0, entities)
+        present = lists.clamp_min(0) if self._padded else lists
         found = backbone.embeddings(self.propagated)
         if found is None:
-            interesting, rest = self._of_score_rows(backbone.scores(entities), entities, lists)
+            interesting, rest = self._of_score_rows(backbone.scores(entities), entities, present)
         else:
             own, keys = found if self.side is Side.USER else reversed(found)
             query = F.gather_rows(own, entities)
-            interesting = (query.unsqueeze(1) * F.gather_rows(keys, lists.clamp_min(0))).sum(-1)
+            interesting = F.listed_products(query, keys, present)
             rest = self._log_rest(query, keys, entities)
-        return F.relaxed_ranking_loss_from_rest(interesting, rest, valid=lists >= 0)
+        return F.relaxed_ranking_loss_from_rest(interesting, rest, valid=lists >= 0 if self._padded else None)
+
+    def _distinct(self, users: Tensor) -> Tensor:
+        """Those of the users that have a list, once each, ascending; counting is faster than sorting."""
+        return torch.bincount(users, minlength=self.lists.shape[0])[: self.lists.shape[0]].nonzero().squeeze(-1)
 
     def _log_rest(self, query: Tensor, keys: Tensor, entities: Tensor) -> Tensor:
         """Log of the sum over the uninteresting ones, float ``(B, 1)``."""
-        rows, columns = self.excluded.of(entities)
         if self.sample is None or self.sample >= keys.shape[0]:
-            return F.masked_logsumexp(query, keys, rows, columns)
+            return F.masked_logsumexp(query, keys, *self.excluded.of(entities))
         drawn = torch.randperm(keys.shape[0], generator=self._generator)[: self.sample].to(keys.device)
-        slots = torch.full((keys.shape[0],), -1, device=keys.device)
-        slots[drawn] = torch.arange(self.sample, device=keys.device)
-        found = slots.index_select(0, columns)
-        inside = (found >= 0).nonzero().squeeze(-1)
-        estimate = F.masked_logsumexp(query, F.gather_rows(keys, drawn), rows[inside], found[inside])
+        estimate = F.masked_logsumexp(query, F.gather_rows(keys, drawn), *self.excluded.among(entities, drawn))
         return estimate + math.log(keys.shape[0] / self.sample)
 
     def _of_score_rows(self, scores: Tensor, entities: Tensor, lists: Tensor) -> tuple[Tensor, Tensor]:
@@ -115,4 +115,4 @@ class RankingDistillation(Objective):
         absent = torch.zeros_like(scores, dtype=torch.bool)
         absent[self.excluded.of(entities)] = True
         rest = F.sampled_logsumexp(scores, scores.shape[1], absent, F.SCORE_CAP)
-        return scores.gather(1, lists.clamp_min(0)), rest
+        return scores.gather(1, lists), rest

@@ -41,6 +41,15 @@ def test_of_gives_the_pairs_of_repeated_and_unknown_rows(pairs, rows):
 
 
 @few
+@given(PAIRS, st.lists(st.integers(0, 6), max_size=6), st.lists(st.integers(0, 6), max_size=5, unique=True))
+def test_among_gives_the_places_of_the_pairs_in_a_sample_of_the_columns(pairs, rows, sample):
+    positions, slots = pair_set(pairs).among(*(torch.tensor(ids, dtype=torch.long) for ids in (rows, sample)))
+    expected = [(b, s) for b, row in enumerate(rows) for s, column in enumerate(sample) if (row, column) in pairs]
+    assert sorted(zip(positions.tolist(), slots.tolist(), strict=True)) == expected
+    assert positions.tolist() == sorted(positions.tolist())
+
+
+@few
 @given(PAIRS)
 def test_contains_agrees_with_a_set_inside_and_outside_the_shape(pairs):
     grid = torch.cartesian_prod(torch.arange(7), torch.arange(-2, 10))

@@ -6,7 +6,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ccd_lightning.functional import annealed_weight, bpr_loss, gaussian_kl, multinomial_loss, soft_label_loss
+from ccd_lightning.functional import (
+    annealed_weight,
+    bpr_loss,
+    gaussian_kl,
+    listed_products,
+    multinomial_loss,
+    soft_label_loss,
+)
 
 
 def sigmoid(x: np.ndarray) -> np.ndarray:
@@ -113,3 +120,23 @@ def test_golden_vae_annealing(golden, close):
 def test_golden_lightgcn_loss(golden, close):
     case = golden("lightgcn")
     close("lightgcn bpr loss", bpr_loss(case["out_pos_score"], case["out_neg_score"]), case["out_loss"])
+
+
+@pytest.mark.parametrize(("rows", "places"), [(3, 4), (0, 4), (3, 0)])
+def test_listed_products_and_their_gradients_equal_those_of_the_whole_score_matrix(rows, places):
+    torch.manual_seed(0)
+    query = torch.randn(rows, 2, dtype=torch.float64, requires_grad=True)
+    table = torch.randn(5, 2, dtype=torch.float64, requires_grad=True)
+    ids, weight = torch.randint(5, (rows, places)), torch.randn(rows, places, dtype=torch.float64)
+    found, expected = listed_products(query, table, ids), (query @ table.T).gather(1, ids)
+    torch.testing.assert_close(found, expected)
+    gradients = [torch.autograd.grad((weight * one).sum(), (query, table)) for one in (found, expected)]
+    torch.testing.assert_close(*gradients)
+
+
+def test_listed_products_keep_full_precision_under_autocast():
+    torch.manual_seed(1)
+    query, table, ids = torch.randn(4, 8), torch.randn(6, 8), torch.randint(6, (4, 3))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = listed_products(query, table, ids)
+    torch.testing.assert_close(mixed, (query @ table.T).gather(1, ids))
