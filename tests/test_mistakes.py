@@ -49,6 +49,11 @@ CCD = ["--config", str(ROOT / "configs" / "ccd.yaml")]
             "os.system does not correspond to a subclass of StreamSource; expected one such",
         ),
         (["--data.source", "ccd_lightning.backbones.BPRMF"], "expected one such as `ccd_lightning.data.BlockTable`"),
+        (
+            ["--model.teachers.backbone.dim", "32"],
+            "`model.teachers` is a list of 2: lists are set whole, in a YAML overlay, so `--model.teachers.backbone.dim`",
+        ),
+        (["--model.teachers.init_args.new_rows=zero"], "`model.teachers` is a list of 2"),
         (["--trainer.max_epochs", "many"], "`trainer.max_epochs`: Expected a int. Got value: many"),
         (["--model.student.new_rows", "zero"], "`model.student.new_rows`: Expected one of 'neighbours', 'one_hop'"),
         (["--trainer.plan.base.learning_rate", "fast"], "`trainer.plan.base.learning_rate`: Expected a float"),
@@ -152,6 +157,27 @@ def test_config_files_are_found_in_every_spelling(tmp_path: Path) -> None:
         with pytest.raises(MisconfigurationException, match=r"absent.yaml does not exist"):
             check_config_files(["fit", *arguments])
     check_config_files(["fit", "--config", "s3://bucket/far.yaml", "--config"])
+
+
+def test_options_point_into_lists_that_the_command_line_has_set(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("trainer: {callbacks: [{class_path: A}]}\nmodel: {init_args: {parts: [1, 2]}}")
+    (tmp_path / "later.yaml").write_text("model: {init_args: {parts: {first: 1}}}")
+    one = ["fit", "--config", str(tmp_path / "mine.yaml")]
+    check_config_files([*one, "--trainer.callbacks+=B", "--trainer.callbacks.depth=3"])
+    check_config_files([*one, "--trainer.callbacks", "B", "--trainer.callbacks.depth", "3"])
+    check_config_files([*one, "--trainer.callbacks.help", "B", "--model.part.first=3", "--model.parts=[3]"])
+    for option in ("--model.parts.first=3", "--model.init_args.parts.first"):
+        with pytest.raises(MisconfigurationException, match=r"parts` is a list of 2: lists are set whole"):
+            check_config_files([*one, option])
+    check_config_files([*one, "--config", str(tmp_path / "later.yaml"), "--model.parts.first=3"])
+
+
+def test_an_appended_entry_of_a_list_takes_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    more = ["--trainer.callbacks+=ModelSummary", "--trainer.callbacks.max_depth=3"]
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", *CCD, *more, "--print_config"])
+    assert stop.value.code == 0
+    assert "max_depth: 3" in capsys.readouterr().out
 
 
 def test_debug_shows_the_traceback_and_changes_nothing_else(tmp_path: Path) -> None:
