@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from ccd_lightning.backbones import GraphMode
@@ -76,7 +77,7 @@ def test_mistake_on_the_command_line_names_what_was_meant(
     [
         ("trainr: {max_epochs: 3}", "did you mean `trainer.max_epochs`?"),
         ("trainer: {max_epochz: 3}", "did you mean `trainer.max_epochs`?"),
-        ("trainer: {plan: {base: {max_epoch: 3}}}", "did you mean `base.max_epochs`?"),
+        ("trainer: {plan: {base: {max_epoch: 3}}}", "did you mean `base.max_epochs`? `base` accepts `"),
         ("data: {source: {class_path: ccd_lightning.data.BlockTable, init_args: {pth: x}}}", "did you mean `path`?"),
         ("data: {source: {class_pth: BlockTable}}", "did you mean `class_path`?"),
         ("model: {teachers: [{class_path: Teacher, init_args: {clusterz: 3}}]}", "did you mean `clusters`?"),
@@ -157,6 +158,16 @@ def test_config_files_are_found_in_every_spelling(tmp_path: Path) -> None:
         with pytest.raises(MisconfigurationException, match=r"absent.yaml does not exist"):
             check_config_files(["fit", *arguments])
     check_config_files(["fit", "--config", "s3://bucket/far.yaml", "--config"])
+
+
+@pytest.mark.skipif(torch.cuda.is_available() or torch.mps.is_available(), reason="the device is there")
+def test_a_device_that_is_not_there_is_refused_with_what_to_do(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = refusal(
+        capsys, ["fit", *CCD, "--trainer.accelerator", "gpu", "--trainer.default_root_dir", str(tmp_path / "run")]
+    )
+    assert told == "No supported gpu backend found: use `--trainer.accelerator auto`."
 
 
 def test_options_point_into_lists_that_the_command_line_has_set(tmp_path: Path) -> None:
