@@ -50,7 +50,7 @@ def holder(config: Any, key: str) -> Mapping[str, Any] | None:
 
 
 def _refuse_parts_of_lists(arguments: list[str], contents: list[Any]) -> None:
-    config = reduce(_laid_over, contents, {})
+    config: Any = reduce(_laid_over, contents, {})
     given = [argument[2:].partition("=")[0] for argument in arguments if argument.startswith("--")]
     for option in given:
         place, found = _list_above(config, option)
