@@ -120,9 +120,22 @@ def _begin(logger: WandbLogger, folder: Path) -> Run:
     # LightningCLI passes every option on, and so takes away the logger's own default: W&B would begin the run afresh.
     options["resume"] = options["resume"] or "allow"
     options["dir"] = options["dir"] or os.environ.get("WANDB_DIR") or str(folder)
-    run: Run = logger.experiment
+    run = _started(logger)
     if not run.disabled:
         write_atomically(folder / FILE, to_json({"id": run.id}))
+    return run
+
+
+def _started(logger: WandbLogger) -> Run:
+    from wandb.errors import AuthenticationError, UsageError
+
+    try:
+        run: Run = logger.experiment
+    except (AuthenticationError, UsageError) as error:
+        reason = "has no API key" if "No API key" in str(error) else f"refuses the run ({error})"
+        raise MisconfigurationException(
+            f"W&B {reason}: run `wandb login`, or put `WANDB_MODE=offline` before the command."
+        ) from error
     return run
 
 

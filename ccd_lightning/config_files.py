@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from functools import reduce
 from pathlib import Path
+from typing import Any
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import OmegaConf
@@ -12,14 +15,17 @@ from ccd_lightning.mistakes import meant, message_of
 
 
 def check_config_files(arguments: list[str]) -> None:
-    """Refuse configurations that are no files, no text, no YAML or no mapping, by their names; and options of one dash.
+    """Refuse configurations that are no files, no text, no YAML or no mapping, by their names; and options that mislead.
+
+    Those begin with one dash, or point into a list of the configuration, where they would change its last entry alone.
 
     Args:
         arguments: of the command line.
 
     Raises:
-        MisconfigurationException: naming the file and what is wrong with it.
+        MisconfigurationException: naming the file, or the option, and what is wrong with it.
     """
+    contents = []
     for argument, following in zip(arguments, [*arguments, ""][1:], strict=True):
         if re.fullmatch(r"-(config|[a-z_]+\..+)(=.*)?", argument):
             raise MisconfigurationException(
@@ -28,10 +34,54 @@ def check_config_files(arguments: list[str]) -> None:
         name = following if argument in ("--config", "-c") else argument.partition("--config=")[2]
         # Lightning also takes addresses of remote files.
         if name and "://" not in name:
-            _check_config(name)
+            contents.append(_read(name))
+    _refuse_parts_of_lists(arguments, contents)
 
 
-def _check_config(name: str) -> None:
+def holder(config: Any, key: str) -> Mapping[str, Any] | None:
+    """The mapping of a configuration that holds the next key of a dotted option, which may leave ``init_args`` out.
+
+    >>> holder({"class_path": "Log", "init_args": {"core": 5}}, "core")
+    {'core': 5}
+    """
+    inner = config.get("init_args") if isinstance(config, Mapping) else None
+    place = inner if isinstance(inner, Mapping) and key in inner else config
+    return place if isinstance(place, Mapping) and key in place else None
+
+
+def _refuse_parts_of_lists(arguments: list[str], contents: list[Any]) -> None:
+    config: Any = reduce(_laid_over, contents, {})
+    given = [argument[2:].partition("=")[0] for argument in arguments if argument.startswith("--")]
+    for option in given:
+        place, found = _list_above(config, option)
+        # A list that the command line sets itself, or adds to, goes on there.
+        if found and not option.endswith(".help") and not {place, f"{place}+"} & set(given):
+            raise MisconfigurationException(
+                f"`{place}` is a list of {len(found)}: lists are set whole, in a YAML overlay, so `--{option}` is refused."
+            )
+
+
+def _laid_over(config: Any, overlay: Any) -> Any:
+    """Mappings are joined; OmegaConf would refuse what the parser takes, a mapping in place of a list."""
+    if not isinstance(config, dict) or not isinstance(overlay, dict):
+        return overlay
+    return config | {key: _laid_over(config.get(key), value) for key, value in overlay.items()}
+
+
+def _list_above(config: Any, option: str) -> tuple[str, list[Any]]:
+    """The list that an option points into, and its place; empty if there is none."""
+    keys = option.split(".")
+    for depth, key in enumerate(keys[:-1], start=1):
+        place = holder(config, key)
+        if place is None:
+            break
+        config = place[key]
+        if isinstance(config, list):
+            return ".".join(keys[:depth]), config
+    return "", []
+
+
+def _read(name: str) -> dict[Any, Any]:
     path = Path(name)
     if not path.is_file():
         found = "is a folder" if path.is_dir() else "does not exist"
@@ -52,3 +102,4 @@ def _check_config(name: str) -> None:
             f"The configuration {name} holds {found}, but keys such as `trainer:` and `data:` were expected: mend it;"
             " configs/ccd.yaml shows the form."
         )
+    return content

@@ -79,6 +79,8 @@ def message_of(error: BaseException) -> str:
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}. Check that the path exists and that you may read and write there."
     text = str(error)
+    if text.startswith("No supported gpu backend"):
+        return f"{text.rstrip('!')}: use `--trainer.accelerator auto`."
     if _UNION in text:
         text = read_complaint(text).reason
     return _one_line(text) or type(error).__name__
@@ -177,8 +179,12 @@ def _about_option(complaint: Complaint, options: Iterable[str]) -> str | None:
         return f"There is no option `{given}`{meant(given, options)} {_HELP}"
     known = sorted(_options_of(complaint.class_path))
     name = complaint.class_path.rpartition(".")[2]
-    short = list(dict.fromkeys(option.partition(".")[0] for option in known))
-    accepted = f" {name} accepts {_quoted(short)}." if 0 < len(short) <= _MOST_NAMES else ""
+    # What stands beside a mistyped key of a group are the keys of that group.
+    group = given.rpartition(".")[0]
+    within = [option.removeprefix(f"{group}.") for option in known if group and option.startswith(f"{group}.")]
+    short = list(dict.fromkeys(option.partition(".")[0] for option in within or known))
+    owner = f"`{group}`" if within else name
+    accepted = f" {owner} accepts {_quoted(short)}." if 0 < len(short) <= _MOST_NAMES else ""
     nearest = meant(given, [*known, "class_path", "init_args"])
     return f"{_place(complaint)}{name} has no option `{given}`{nearest}{accepted} {_HELP}"
 

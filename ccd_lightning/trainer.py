@@ -226,7 +226,7 @@ class StreamTrainer(Trainer):
             self._restore(model, self._check(datamodule), ckpt_path)
             model.check_cutoffs(datamodule.blocks)
             datamodule.test_blocks, datamodule.test_beside = tuple(range(self._first_block() + 1)), None
-            model.evaluated = ("teacher", "student")
+            model.evaluated = model.learned_roles()
             self._call("on_stream_restored", model)
             ckpt_path = None
         return super().test(model, dataloaders, ckpt_path, verbose, datamodule, weights_only)

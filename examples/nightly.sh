@@ -3,9 +3,11 @@
 # For cron or a SLURM job, from the project's folder: examples/nightly.sh RUN CONFIG [OVERLAY ...]. Killed and called
 # again, it goes on.
 set -euo pipefail
-usage="usage: examples/nightly.sh RUN CONFIG [OVERLAY ...]"
-run=${1:?$usage}
-: "${2:?$usage}"
+if [ $# -lt 2 ]; then
+  echo "usage: examples/nightly.sh RUN CONFIG [OVERLAY ...]" >&2
+  exit 2
+fi
+run=$1
 python=${PYTHON:-python}
 
 configs=()

@@ -147,7 +147,7 @@ def test_predict_for_the_users_of_a_file(run: Path, tmp_path: Path) -> None:
         ({"user": [1, 987654]}, "user 987654 is unknown"),
         ({"user": ["eve"]}, "holds strings, but the ids known so far are integers"),
         ({"who": [1]}, "has the columns who, but needs `user`"),
-        (None, "there is no such file"),
+        (None, "there is no such file. Check `--users`."),
     ],
 )
 def test_predict_refuses_users_that_it_cannot_know(

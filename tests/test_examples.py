@@ -135,3 +135,10 @@ def test_nightly_job_learns_once_and_hands_over(tmp_path: Path) -> None:
     assert json.loads((run / "stream.json").read_text())["status"] == "finished"
     assert (run / "export" / "manifest.json").is_file()
     assert night() == first
+
+
+@pytest.mark.parametrize("arguments", [[], ["runs/nightly"]])
+def test_nightly_job_without_its_arguments_tells_its_usage(arguments: list[str]) -> None:
+    done = subprocess.run(["bash", "examples/nightly.sh", *arguments], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "usage: examples/nightly.sh RUN CONFIG [OVERLAY ...]\n"

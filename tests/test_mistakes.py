@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from ccd_lightning.backbones import GraphMode
@@ -49,6 +50,11 @@ CCD = ["--config", str(ROOT / "configs" / "ccd.yaml")]
             "os.system does not correspond to a subclass of StreamSource; expected one such",
         ),
         (["--data.source", "ccd_lightning.backbones.BPRMF"], "expected one such as `ccd_lightning.data.BlockTable`"),
+        (
+            ["--model.teachers.backbone.dim", "32"],
+            "`model.teachers` is a list of 2: lists are set whole, in a YAML overlay, so `--model.teachers.backbone.dim`",
+        ),
+        (["--model.teachers.init_args.new_rows=zero"], "`model.teachers` is a list of 2"),
         (["--trainer.max_epochs", "many"], "`trainer.max_epochs`: Expected a int. Got value: many"),
         (["--model.student.new_rows", "zero"], "`model.student.new_rows`: Expected one of 'neighbours', 'one_hop'"),
         (["--trainer.plan.base.learning_rate", "fast"], "`trainer.plan.base.learning_rate`: Expected a float"),
@@ -71,7 +77,7 @@ def test_mistake_on_the_command_line_names_what_was_meant(
     [
         ("trainr: {max_epochs: 3}", "did you mean `trainer.max_epochs`?"),
         ("trainer: {max_epochz: 3}", "did you mean `trainer.max_epochs`?"),
-        ("trainer: {plan: {base: {max_epoch: 3}}}", "did you mean `base.max_epochs`?"),
+        ("trainer: {plan: {base: {max_epoch: 3}}}", "did you mean `base.max_epochs`? `base` accepts `"),
         ("data: {source: {class_path: ccd_lightning.data.BlockTable, init_args: {pth: x}}}", "did you mean `path`?"),
         ("data: {source: {class_pth: BlockTable}}", "did you mean `class_path`?"),
         ("model: {teachers: [{class_path: Teacher, init_args: {clusterz: 3}}]}", "did you mean `clusters`?"),
@@ -152,6 +158,37 @@ def test_config_files_are_found_in_every_spelling(tmp_path: Path) -> None:
         with pytest.raises(MisconfigurationException, match=r"absent.yaml does not exist"):
             check_config_files(["fit", *arguments])
     check_config_files(["fit", "--config", "s3://bucket/far.yaml", "--config"])
+
+
+@pytest.mark.skipif(torch.cuda.is_available() or torch.mps.is_available(), reason="the device is there")
+def test_a_device_that_is_not_there_is_refused_with_what_to_do(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = refusal(
+        capsys, ["fit", *CCD, "--trainer.accelerator", "gpu", "--trainer.default_root_dir", str(tmp_path / "run")]
+    )
+    assert told == "No supported gpu backend found: use `--trainer.accelerator auto`."
+
+
+def test_options_point_into_lists_that_the_command_line_has_set(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("trainer: {callbacks: [{class_path: A}]}\nmodel: {init_args: {parts: [1, 2]}}")
+    (tmp_path / "later.yaml").write_text("model: {init_args: {parts: {first: 1}}}")
+    one = ["fit", "--config", str(tmp_path / "mine.yaml")]
+    check_config_files([*one, "--trainer.callbacks+=B", "--trainer.callbacks.depth=3"])
+    check_config_files([*one, "--trainer.callbacks", "B", "--trainer.callbacks.depth", "3"])
+    check_config_files([*one, "--trainer.callbacks.help", "B", "--model.part.first=3", "--model.parts=[3]"])
+    for option in ("--model.parts.first=3", "--model.init_args.parts.first"):
+        with pytest.raises(MisconfigurationException, match=r"parts` is a list of 2: lists are set whole"):
+            check_config_files([*one, option])
+    check_config_files([*one, "--config", str(tmp_path / "later.yaml"), "--model.parts.first=3"])
+
+
+def test_an_appended_entry_of_a_list_takes_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    more = ["--trainer.callbacks+=ModelSummary", "--trainer.callbacks.max_depth=3"]
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", *CCD, *more, "--print_config"])
+    assert stop.value.code == 0
+    assert "max_depth: 3" in capsys.readouterr().out
 
 
 def test_debug_shows_the_traceback_and_changes_nothing_else(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     Raises:
         MisconfigurationException: if Optuna is not installed, or the file or an argument is wrong.
+        ValueError: if a trial's settings are refused.
         SystemExit: if the sweep is interrupted.
     """
     if find_spec("optuna") is None:
@@ -51,4 +52,5 @@ def run(arguments: argparse.Namespace) -> None:
         raise SystemExit(130) from None
     best = best_settings(sweep, study)
     write_atomically(folder / "best.yaml", best)
-    print(best, end="")
+    print(best, end="", flush=True)
+    print(f"best settings in {folder / 'best.yaml'}", file=sys.stderr)

@@ -82,7 +82,7 @@ class ContinualDataModule(LightningDataModule):
         self.predict_users = torch.arange(num_known)
         if path is None:
             return
-        table = read_table(Path(path))
+        table = read_table(Path(path), option="`--users`")
         if "user" not in table.columns:
             raise ValueError(
                 f"{path} has the columns {', '.join(table.columns)}, but needs `user`: rename the one of raw ids."

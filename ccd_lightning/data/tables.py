@@ -25,7 +25,11 @@ _NO_SEPARATOR = "\x1f"
 
 
 def read_table(
-    path: Path, separator: str | None = None, has_header: bool = True, columns: Sequence[str] | None = None
+    path: Path,
+    separator: str | None = None,
+    has_header: bool = True,
+    columns: Sequence[str] | None = None,
+    option: str = "the source's `path`",
 ) -> pl.DataFrame:
     """Read a Parquet or text table.
 
@@ -34,14 +38,15 @@ def read_table(
         separator: what stands between two values of a text file, of any length; ``None`` goes by the suffix.
         has_header: whether a text file's first line names the columns.
         columns: names of a text file's first columns, in place of the header's.
+        option: what named the path, for messages.
 
     Raises:
         ValueError: if there is no such file, its suffix is not known, or its content is something else.
     """
     if path.is_dir():
-        raise ValueError(f"{path} is a folder, but a file is needed. Name one file in the source's `path`.")
+        raise ValueError(f"{path} is a folder, but a file is needed. Name one file in {option}.")
     if not path.is_file():
-        raise ValueError(f"{path}: there is no such file. Check the source's `path`.")
+        raise ValueError(f"{path}: there is no such file. Check {option}.")
     if not path.stat().st_size:
         raise ValueError(f"{path} is empty, but a table is needed. Check what wrote it.")
     if separator is None and path.suffix not in {*_SEPARATORS, ".parquet"}:

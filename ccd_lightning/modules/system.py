@@ -22,6 +22,9 @@ from ccd_lightning.types import Block, EvaluationBatch, Split, Stage
 
 PROXIES = ("stability", "plasticity")
 
+TESTED = ("teacher", "student")
+"""Who is measured in a test."""
+
 
 class CollaborativeDistillation(LightningModule):
     """A compact student and a massive teacher system that evolve together (Lee, Kang, Kweon, Yu, KDD 2024).
@@ -56,7 +59,7 @@ class CollaborativeDistillation(LightningModule):
         student.role = "student"
         for index, teacher in enumerate(teachers):
             teacher.role = f"teacher{index}"
-        self.evaluated: tuple[str, ...] = ("teacher", "student")
+        self.evaluated: tuple[str, ...] = TESTED
         self._tested: dict[str, dict[tuple[Split, int], BlockMetrics]] = {}
 
     @property
@@ -113,6 +116,10 @@ class CollaborativeDistillation(LightningModule):
     def scorer(self, role: str) -> Scorer:
         """Whatever plays a role: ``teacher`` (the fused system), ``student`` or ``distilled`` (the present student)."""
         return self.teacher_system() if role == "teacher" else self.student.backbone
+
+    def learned_roles(self) -> tuple[str, ...]:
+        """Who can be measured: the student knows nobody before its first distillation, nor do teachers before theirs."""
+        return tuple(role for role in TESTED if self.scorer(role).num_users)
 
     def learner(self, stage: Stage) -> Recommender:
         """The module that learns in a stage."""

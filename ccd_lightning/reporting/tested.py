@@ -8,6 +8,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from ccd_lightning import functional as F
+from ccd_lightning.modules.system import TESTED
 from ccd_lightning.record import Results, StreamRecord
 from ccd_lightning.reporting.tables import AVERAGES
 from ccd_lightning.reporting.units import NOTHING, score
@@ -20,7 +21,8 @@ def models_table(tested: Mapping[str, Results], record: StreamRecord, ks: Sequen
     """Recall and NDCG of every model on every block, and their averages as far as the record of the stream tells them.
 
     The retained average is the mean of what is measured now; the learning average also needs what each earlier block had
-    just after it was learned. A model that has not learned the last block yet has no averages after it.
+    just after it was learned. A model that has not learned the last block yet has no averages after it; one that has learned
+    nothing yet is left out, with a line that says so.
 
     Args:
         tested: role -> block -> group -> metric -> value, as ``CollaborativeDistillation.test_results`` returns it.
@@ -38,14 +40,18 @@ def models_table(tested: Mapping[str, Results], record: StreamRecord, ks: Sequen
     table.add_column("", no_wrap=True)
     for role, metric in columns:
         table.add_column(f"{role}\n{metric}", justify="right", no_wrap=True)
-    blocks = list(next(iter(found.values())))
+    blocks = list(next(iter(found.values()), {}))
     for index, block in enumerate(blocks):
         cells = [score(rows[role][metric][index]) for role, metric in columns]
         table.add_row(f"D{block}", *cells, end_section=index == len(blocks) - 1)
     for name in AVERAGES:
         table.add_row("H-mean" if name == "H" else name, *(score(values[name]) for values in averages))
+    notes = [f"{role}: not learned yet" for role in TESTED if role not in tested]
     if any(None in values.values() for values in averages):
-        table.caption = f"{NOTHING}: not measured after every block"
+        notes.append(f"{NOTHING}: not measured after every block")
+    table.caption = "\n".join(notes) or None
+    # A caption is broken at the width of its table.
+    table.min_width = max(map(len, notes), default=None)
     return table
 
 

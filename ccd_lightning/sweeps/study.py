@@ -6,7 +6,7 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -24,7 +24,7 @@ from optuna.trial import FixedTrial, FrozenTrial, Trial, TrialState
 
 from ccd_lightning.sweeps.file import Sweep
 from ccd_lightning.sweeps.start import own_values
-from ccd_lightning.sweeps.trial import TrialFailedError, alone_in, run_trial
+from ccd_lightning.sweeps.trial import TrialFailedError, TrialRefusedError, alone_in, run_trial
 
 HEARTBEAT = 5
 """Seconds between two signs of life of a worker; one that misses six of them is dead."""
@@ -46,6 +46,7 @@ def run_sweep(sweep: Sweep, folder: Path, storage: str | None = None, trials: in
 
     Raises:
         MisconfigurationException: if the database holds another sweep of the same name.
+        TrialRefusedError: if a trial ends with a mistake in the input, which the next trials would end with as well.
         KeyboardInterrupt: on Ctrl-C or SIGTERM; the trial that was running is taken up by the next call.
     """
     with catch_warnings(), _sigterm_as_interrupt():
@@ -56,6 +57,7 @@ def run_sweep(sweep: Sweep, folder: Path, storage: str | None = None, trials: in
             study = _open(sweep, storage or f"sqlite:///{folder / 'study.db'}")
             _begin_at_own_values(sweep, study)
         wanted = _wanted(sweep, trials)
+        _tell(f"sweep {sweep.name}: {wanted} trials into {folder}")
         while True:
             fail_stale_trials(study)
             found = study.get_trials(deepcopy=False)
@@ -108,7 +110,7 @@ def _open(sweep: Sweep, storage: str) -> optuna.Study:
         load_if_exists=True,
     )
     fixed = json.dumps([sweep.command, sweep.objective, sweep.goal, [repr(part) for part in sweep.parameters]])
-    if study.user_attrs.get(_FIXED, fixed) != fixed:
+    if study.trials and study.user_attrs.get(_FIXED, fixed) != fixed:
         raise MisconfigurationException(
             f"{storage} holds a sweep {sweep.name} with another command, metric or parameters, whose trials do not compare: give"
             " the changed sweep another `name`, or remove the database."
@@ -124,7 +126,7 @@ def _begin_at_own_values(sweep: Sweep, study: optuna.Study) -> None:
     try:
         values = own_values(sweep)
     except MisconfigurationException as error:
-        print(f"The sweep does not begin with the configuration's own values: {error}", file=sys.stderr, flush=True)
+        _tell(f"The sweep does not begin with the configuration's own values: {error}")
     else:
         study.enqueue_trial(values)
 
@@ -188,13 +190,12 @@ def _run_next(sweep: Sweep, study: optuna.Study, folder: Path, wanted: int) -> N
 
     try:
         study.optimize(objective, n_trials=1, catch=(TrialFailedError,))
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, TrialRefusedError):
         for number in begun:
             RetryHeartbeatStaleTrialCallback()(study, study.trials[number])
         raise
     for number in begun:
-        progress = f"{_ended(study)} of {wanted} trials done"
-        print(f"{progress}, {_line(sweep, study.trials[number])}", file=sys.stderr, flush=True)
+        _tell(f"{_ended(study)} of {wanted} trials done, {_line(sweep, study.trials[number])}")
 
 
 def _run(sweep: Sweep, study: optuna.Study, trial: Trial, folder: Path) -> float:
@@ -208,6 +209,7 @@ def _run(sweep: Sweep, study: optuna.Study, trial: Trial, folder: Path) -> float
         return trial.should_prune()
 
     place = Path(trial.user_attrs[_FOLDER])
+    _tell(f"{place.name} begins · {_told(settings)}")
     try:
         value = run_trial(sweep.arguments(settings), place, sweep.role, sweep.average, is_hopeless)
     except TrialFailedError as error:
@@ -230,8 +232,16 @@ def _line(sweep: Sweep, trial: FrozenTrial) -> str:
         outcome = f"stopped after D_{trial.last_step} with {sweep.objective} {trial.value:.4f}"
     else:
         outcome = f"failed: {trial.user_attrs.get(_ERROR)}"
-    settings = " ".join(f"{name}={value}" for name, value in _settings(sweep, trial).items())
-    return f"{_name(trial)}: {outcome} · {settings}"
+    return f"{_name(trial)}: {outcome} · {_told(_settings(sweep, trial))}"
+
+
+def _told(settings: Mapping[str, Any]) -> str:
+    return " ".join(f"{name}={value}" for name, value in settings.items())
+
+
+def _tell(line: str) -> None:
+    """What is asked for, the best settings, goes to the standard output alone."""
+    print(line, file=sys.stderr, flush=True)
 
 
 @contextmanager

@@ -26,8 +26,16 @@ OUTPUT = "output.txt"
 """What a trial prints, in its folder."""
 
 
+USER_ERROR = 2
+"""Exit code of a trial whose input or settings are wrong, as of every command."""
+
+
 class TrialFailedError(RuntimeError):
     """A trial has ended without a value."""
+
+
+class TrialRefusedError(ValueError):
+    """A mistake in the input or the settings, at which the trials to come would end as well."""
 
 
 def run_trial(
@@ -47,6 +55,7 @@ def run_trial(
 
     Raises:
         TrialFailedError: with the trial's own last words.
+        TrialRefusedError: with them too, if they tell of a mistake in the input.
     """
     told = 0
     with (
@@ -61,6 +70,11 @@ def run_trial(
                 if is_hopeless(told, value) and is_running:
                     return None
                 told += 1
+    if process.returncode == USER_ERROR:
+        raise TrialRefusedError(
+            f"{folder.name} is refused: {_last_words(folder, process.returncode)}. Mend it, and the same command goes on; a changed"
+            " sweep needs another `name`."
+        )
     if process.returncode:
         raise TrialFailedError(_last_words(folder, process.returncode))
     if not told:

@@ -51,8 +51,10 @@ def test_read_table_keeps_ids_that_turn_into_text_late(tmp_path):
 
 
 def test_read_table_names_an_absent_file(tmp_path):
-    with pytest.raises(ValueError, match=r"absent.csv: there is no such file"):
+    with pytest.raises(ValueError, match=r"absent.csv: there is no such file. Check the source's `path`"):
         read_table(tmp_path / "absent.csv")
+    with pytest.raises(ValueError, match=r"is a folder, but a file is needed. Name one file in `--users`"):
+        read_table(tmp_path, option="`--users`")
 
 
 def test_read_table_names_an_unknown_suffix(tmp_path):

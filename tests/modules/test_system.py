@@ -48,6 +48,14 @@ def test_teacher_system_fuses_ranks_of_different_kinds():
     torch.testing.assert_close(system.scores(users).double(), expected, rtol=1e-5, atol=1e-6)
 
 
+def test_only_models_that_know_somebody_are_measured():
+    student, teachers = Student(BPRMF(4)), [Teacher(BPRMF(4)), Teacher(BPRMF(4))]
+    system = CollaborativeDistillation(student, teachers)
+    for model, roles in ((teachers[0], ()), (teachers[1], ("teacher",)), (student, ("teacher", "student"))):
+        met(model.backbone)
+        assert system.learned_roles() == roles
+
+
 def test_teacher_system_knows_what_every_member_knows():
     members = [met(BPRMF(4), 0), met(BPRMF(4), 1)]
     system = TeacherSystem(members)

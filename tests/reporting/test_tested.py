@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from statistics import harmonic_mean, mean
 
 import pytest
@@ -74,6 +75,16 @@ def test_the_student_has_the_name_of_the_role_that_it_plays(kinds: tuple[StageKi
     assert next(line.split() for line in lines if "@" in line) == ["recall@20", "ndcg@20"] * 2
     values = [f"{value:.4f}" for value in (0.1, 0.05, 0.2, 0.1)]
     assert next(line.split() for line in lines if line.startswith("D0")) == ["D0", *values]
+
+
+@pytest.mark.parametrize(
+    ("roles", "missing"), [(["teacher"], ["student"]), ([], ["teacher", "student"]), (["teacher", "student"], [])]
+)
+def test_a_model_that_has_learned_nothing_is_left_out_with_a_word(roles: list[str], missing: list[str]) -> None:
+    lines = drawn({role: results([0.1]) for role in roles}, recorded(1, StageKind.STUDENT_UPDATE, role="teacher"))
+    assert re.findall(r"(\w+): not learned yet", " ".join(" ".join(lines).split())) == missing
+    headers = [line.split() for line in lines if line.split()[:1] == ["teacher"]]
+    assert headers == ([[role for role in roles for _ in range(2)]] if roles else [])
 
 
 def test_without_a_cutoff_of_20_the_first_one_is_shown() -> None:

@@ -1,7 +1,7 @@
 """Stands for `train.py fit`: as quick as a trial can be, with the files that a sweep looks at.
 
 After each of three blocks the student's H-mean is ``--good`` plus a hundredth of the block. ``--do`` says what happens after D_1:
-``crash``, ``kill`` (by itself), ``hang`` (unless it goes on from a checkpoint), or nothing.
+``crash``, ``kill`` (by itself), ``hang`` (unless it goes on from a checkpoint), or nothing. An option ``--mistyped`` is refused.
 """
 
 import json
@@ -16,6 +16,9 @@ OWN = 0.5
 
 
 def main() -> None:
+    if any(argument.startswith("--mistyped") for argument in sys.argv):
+        print("error: There is no option `mistyped`; did you mean `good`?", file=sys.stderr)
+        sys.exit(2)
     if "--print_config" in sys.argv:
         print(f"# stub\ngood: {OWN}\ndo: null\ntrainer: {{class_path: Trainer, init_args: {{rate: 3}}}}")
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from multiprocessing import get_context
@@ -77,7 +78,11 @@ def test_a_sweep_begins_with_the_values_of_the_configuration(
     assert best_settings(sweep, study).startswith(f"# stream/student/H {study.best_value} in trial-000")
     assert study.best_value >= 0.52
     told = capsys.readouterr().err.splitlines()
-    assert [line.split(":")[0] for line in told] == ["1 of 2 trials done, trial-0000", "2 of 2 trials done, trial-0001"]
+    assert told[0] == f"sweep mine: 2 trials into {tmp_path}"
+    assert told[1] == "trial-0000 begins · do=nothing good=0.5"
+    assert [re.split(" begins|:", line)[0] for line in told[2:]] == [
+        *("1 of 2 trials done, trial-0000", "trial-0001", "2 of 2 trials done, trial-0001")
+    ]
     again = run_sweep(sweep, tmp_path, trials=3)
     assert [trial.params["good"] == 0.5 for trial in again.trials] == [True, False, False]
 
@@ -143,6 +148,37 @@ def test_a_trial_that_fails_keeps_its_message_and_the_sweep_goes_on(tmp_path: Pa
     assert of["nothing"].state is TrialState.COMPLETE
     assert of[way].state is TrialState.FAIL
     assert message in of[way].user_attrs["error"]
+
+
+@pytest.mark.parametrize("values", [{"values": [1, 2]}, {"value": 1}, {"min": 1.0, "max": 2.0}])
+def test_a_mistyped_parameter_is_told_once_before_the_trials(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], values: dict[str, Any]
+) -> None:
+    parameters = {"good": {"min": 0.1, "max": 0.9}, "mistyped": values}
+    path = written(tmp_path, method="random", parameters=parameters)
+    with pytest.raises(SystemExit) as ended:
+        main(["sweep", "--config", str(path), "--folder", str(tmp_path / "out")])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == "error: No trial can begin: There is no option `mistyped`; did you mean `good`?\n"
+    assert not list(tmp_path.glob("out/trial-*"))
+    # Nothing was tried, so the mended file may take its place.
+    written(tmp_path, method="random", parameters={"good": {"min": 0.1, "max": 0.9}})
+    main(["sweep", "--config", str(path), "--folder", str(tmp_path / "out"), "--trials", "1"])
+    assert "H 0.52" in capsys.readouterr().out
+
+
+def test_a_mistake_that_a_trial_finds_ends_the_sweep(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # A grid is not asked for the configuration's own values.
+    path = written(tmp_path, parameters={"mistyped": {"values": [1, 2, 3]}})
+    for _ in range(2):
+        with pytest.raises(SystemExit) as ended:
+            main(["sweep", "--config", str(path), "--folder", str(tmp_path / "out")])
+        assert ended.value.code == 2
+        told = capsys.readouterr().err
+        assert told.count("There is no option `mistyped`") == 1
+        assert re.search(r"^error: trial-0000 is refused: .*Mend it, and the same command goes on", told, re.MULTILINE)
+        # The refused trial is the one that is tried again.
+        assert [folder.name for folder in tmp_path.glob("out/trial-*")] == ["trial-0000"]
 
 
 def test_a_sweep_without_a_good_trial_says_so(tmp_path: Path) -> None:
@@ -239,6 +275,7 @@ def test_the_command_prints_settings_that_overlay_a_configuration(
     assert yaml.safe_load(printed.out)["trainer"] == {"plan": {"teacher_every": 2}}
     assert printed.out == (tmp_path / "out" / "best.yaml").read_text()
     assert printed.err.count("stream/student/H") == 2
+    assert printed.err.endswith(f"\nbest settings in {tmp_path / 'out' / 'best.yaml'}\n")
 
 
 @pytest.mark.parametrize(

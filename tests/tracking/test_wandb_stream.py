@@ -15,6 +15,7 @@ from ccd_lightning.callbacks import StreamReport, WandbStream, trial_folder
 from ccd_lightning.callbacks.wandb_stream import FILE
 from ccd_lightning.cli import main
 from tests.helpers import CONFIGS, short_simulated_fit
+from tests.reliability.refusals import refusal
 from tests.tracking.offline import OfflineRun, end_run
 
 OVERLAY = ["--config", str(CONFIGS / "wandb.yaml")]
@@ -37,6 +38,27 @@ def runs(tmp_path_factory: pytest.TempPathFactory, offline: pytest.MonkeyPatch) 
 def test_a_stream_that_goes_on_stays_the_same_run(runs: tuple[Path, list[OfflineRun]]) -> None:
     folder, (first, second) = runs
     assert first.id == second.id == json.loads((folder / FILE).read_text())["id"]
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (
+            "No API key configured. Use `wandb login`",
+            "W&B has no API key: run `wandb login`, or put `WANDB_MODE=offline`",
+        ),
+        ("entity is wrong", r"W&B refuses the run (entity is wrong): run `wandb login`"),
+    ],
+)
+def test_without_an_account_one_message_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: str, message: str
+) -> None:
+    def refused(**options: Any) -> None:
+        raise wandb.errors.UsageError(error)
+
+    monkeypatch.setattr(wandb, "init", refused)
+    told = refusal(capsys, [*short_simulated_fit("ccd", tmp_path / "run", 2), *OVERLAY])
+    assert told.startswith(message)
 
 
 def test_losses_and_validation_name_block_and_stage(runs: tuple[Path, list[OfflineRun]]) -> None:
