@@ -104,10 +104,10 @@ def _gains(runs: Sequence[FinishedRun], baseline: FinishedRun | None, metric: st
     if published:
         styles[CONTEXT] = {"color": "#6b7785", "marker": "", "linestyle": "--"}
     figures = []
-    for role in ROLES[:2]:
+    for role in ROLES:
         base = _h_means(baseline, role, metric)
         curves = {run.name: _gain(_h_means(run, role, metric), base) for run in others}
-        if published:
+        if published and role in PUBLISHED[published]:
             curves[CONTEXT] = list(PUBLISHED[published][role])
         figures.append((role, _lines(curves, role, styles, first=1)))
     text = f"H-mean of {metric} minus that of {baseline.name}, after each block from D1 on."
