@@ -35,7 +35,7 @@ def main() -> None:
     if chosen.one:
         print(json.dumps(measure_here(chosen.one)))
         return
-    runs = [joined([measure_apart(size) for _ in range(chosen.repeats)]) for size in chosen.sizes]
+    runs = [with_total(joined([measure_apart(size) for _ in range(chosen.repeats)])) for size in chosen.sizes]
     result = {
         "command": f"python -m benchmarks.growth --repeats {chosen.repeats}",
         "machine": machine(),
@@ -82,6 +82,14 @@ def joined(runs: list[dict[str, Any]]) -> dict[str, Any]:
         seconds = {key: min(phase[key] for phase in same) for key in ("cpu_seconds", "wall_seconds")}
         phases.append({**same[0], **seconds, "peak_bytes": max(phase["peak_bytes"] for phase in same)})
     return {**runs[0], "phases": phases}
+
+
+def with_total(run: dict[str, Any]) -> dict[str, Any]:
+    """The run with a last phase that sums up the others that go through interactions: once each, their loading not twice."""
+    parts = [p for p in run["phases"] if p["unit"] == "interaction" and p["name"] not in ("simulate", "load an epoch")]
+    seconds = {key: sum(part[key] for part in parts) for key in ("cpu_seconds", "wall_seconds")}
+    total = {"name": "all that go through interactions", "unit": "interaction", "amount": run["size"]["interactions"]}
+    return {**run, "phases": [*run["phases"], {**total, **seconds, "peak_bytes": 0}]}
 
 
 def slopes(runs: list[dict[str, Any]]) -> dict[str, float]:

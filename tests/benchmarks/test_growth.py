@@ -22,6 +22,23 @@ def test_joined_runs_keep_the_least_time_and_the_largest_memory():
     assert phase == {"name": "load", "cpu_seconds": 2.0, "wall_seconds": 4.0, "peak_bytes": 9}
 
 
+def test_total_counts_each_interaction_phase_once():
+    rows = [
+        ("simulate", "interaction", 8.0),
+        ("pair sets", "interaction", 1.0),
+        ("load an epoch", "interaction", 2.0),
+        ("BPR-MF epoch", "interaction", 3.0),
+        ("evaluation", "score", 16.0),
+    ]
+    phases = [
+        {"name": name, "unit": unit, "amount": 5, "cpu_seconds": seconds, "wall_seconds": 2 * seconds, "peak_bytes": 1}
+        for name, unit, seconds in rows
+    ]
+    *kept, total = growth.with_total({"size": {"interactions": 10}, "phases": phases})["phases"]
+    assert kept == phases
+    assert (total["amount"], total["cpu_seconds"], total["wall_seconds"]) == (10, 4.0, 8.0)
+
+
 def test_clock_sees_the_memory_of_a_phase_alone():
     clock = Clock()
     for name, size in (("large", 200_000_000), ("small", 1)):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import pytest
@@ -198,3 +199,22 @@ def test_optimizer_takes_trainable_parameters_and_the_stages_settings():
     (group,) = module.configure_optimizers().param_groups
     assert [parameter is module.backbone.user_embedding for parameter in group["params"]] == [True]
     assert (group["lr"], group["weight_decay"]) == (0.03, 0.2)
+
+
+def test_steps_carry_their_own_signatures():
+    class Short(Recommender):
+        def training_step(self, batch: Any) -> Any:
+            return super().training_step(batch, 0)
+
+    class Plain(Recommender):
+        pass
+
+    known = {
+        kind: list(inspect.getfullargspec(kind(BPRMF(4)).training_step).args) for kind in (Recommender, Short, Plain)
+    }
+    assert known == {
+        Recommender: ["self", "batch", "batch_idx"],
+        Short: ["self", "batch"],
+        Plain: ["self", "batch", "batch_idx"],
+    }
+    assert all("__signature__" in vars(kind.training_step) for kind in known)
