@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ccd_lightning import functional as F
 from ccd_lightning.backbones.base import EmbeddingBackbone
-from ccd_lightning.checks import require_word
+from ccd_lightning.checks import require_number, require_word
 from ccd_lightning.data.history import History
 
 GraphMode = Literal["block", "cumulative", "fold"]
@@ -43,15 +43,26 @@ class LightGCN(EmbeddingBackbone):
         graph: whose train edges make the graph: ``block`` takes those of the present block only (the paper's release),
             which makes a trained model forget at once; ``cumulative`` those of all the blocks so far; ``fold`` those of
             the present block, over the final embeddings of the old graph as new layer 0.
+        edge_decay: weight of an edge for each block of its age, in (0, 1]; an edge of D_j weighs ``edge_decay ** (k - j)``
+            in the ``cumulative`` graph of D_k. Near 0 the graph is that of the present block, but for entities that do not
+            occur in it: they keep the edges they had.
     """
 
-    def __init__(self, dim: int = 64, num_layers: int = 2, graph: GraphMode = "cumulative") -> None:
+    def __init__(
+        self, dim: int = 64, num_layers: int = 2, graph: GraphMode = "cumulative", edge_decay: float = 1.0
+    ) -> None:
         super().__init__(dim)
         if num_layers < 0:
             raise ValueError(f"`num_layers` is {num_layers}, but must be 0 or more: pass the number of propagations.")
         require_word("graph", graph, GraphMode)
+        require_number("edge_decay", edge_decay, above=0, most=1)
+        if edge_decay != 1 and graph != "cumulative":
+            raise ValueError(
+                f"`edge_decay` is {edge_decay}, but the edges of a `{graph}` graph are all of one age: set `graph: cumulative`."
+            )
         self.num_layers = num_layers
         self.graph = graph
+        self.edge_decay = edge_decay
         self._graph: _Graph | None = None
         self._shared: list[Tensor] | None = None
         self._sharing = False
@@ -73,8 +84,12 @@ class LightGCN(EmbeddingBackbone):
     def observe(self, history: History) -> None:
         """Build the graph over the users and items known after the present block."""
         edges = history.train("cumulative" if self.graph == "cumulative" else "block")
+        weights = None
+        if self.edge_decay < 1:
+            ages = [torch.full((block.train.size,), history.block.index - block.index) for block in history.blocks]
+            weights = self.edge_decay ** torch.cat(ages).double()
         sizes = (history.block.num_users, history.block.num_items)
-        self._graph = _Graph(F.normalised_adjacency(edges.users, edges.items, *sizes))
+        self._graph = _Graph(F.normalised_adjacency(edges.users, edges.items, *sizes, weights))
         self._frozen = None
 
     @contextmanager

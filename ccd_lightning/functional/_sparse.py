@@ -51,6 +51,18 @@ def pattern(rows: np.ndarray, columns: np.ndarray, shape: tuple[int, ...]) -> An
     return matrix
 
 
+def weighted(rows: np.ndarray, columns: np.ndarray, weights: np.ndarray, shape: tuple[int, ...]) -> Any:
+    """A scipy CSR matrix, float64, from the positions of positive entries; of repeated positions the largest counts."""
+    if not len(rows):
+        return sparse.csr_array(shape)
+    places = rows.astype(np.int64) * shape[1] + columns
+    order = np.argsort(places, kind="stable")
+    places = places[order]
+    starts = np.flatnonzero(np.diff(places, prepend=-1))
+    largest = np.maximum.reduceat(weights[order].astype(np.float64), starts)
+    return sparse.csr_array((largest, np.divmod(places[starts], shape[1])), shape=shape)
+
+
 def to_torch_csr(matrix: Any, device: torch.device) -> Tensor:
     """A scipy CSR matrix as a torch sparse CSR tensor: float32 values, and int32 indices where they suffice.
 

@@ -9,7 +9,7 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from ccd_lightning.functional._sparse import pattern, row_chunks, to_scipy, to_torch_csr
+from ccd_lightning.functional._sparse import pattern, row_chunks, to_scipy, to_torch_csr, weighted
 
 # Bounds, tolerance and steps of the threshold search as in the CCD paper's release.
 _LOWEST_THRESHOLD, _HIGHEST_THRESHOLD = 0.1001, 0.8999
@@ -18,7 +18,9 @@ _DEGREE_TOLERANCE = 0.6
 _MAX_STEPS = 100
 
 
-def normalised_adjacency(users: Tensor, items: Tensor, n_users: int, n_items: int) -> Tensor:
+def normalised_adjacency(
+    users: Tensor, items: Tensor, n_users: int, n_items: int, weights: Tensor | None = None
+) -> Tensor:
     """Symmetrically normalised bipartite graph ``D^-1/2 A D^-1/2`` (LightGCN, He et al., SIGIR 2020, eq. 7).
 
     Args:
@@ -26,6 +28,8 @@ def normalised_adjacency(users: Tensor, items: Tensor, n_users: int, n_items: in
         items: item of each edge, integer ``(E,)``.
         n_users: number of users, the first nodes.
         n_items: number of items, the nodes after them.
+        weights: entry of A for each edge, above 0, float ``(E,)``, the largest one for repeated edges; ``None`` makes
+            all of them 1. A node's degree in D is the sum of its weights.
 
     Returns:
         Sparse CSR float32 ``(n_users + n_items, n_users + n_items)``; rows of isolated nodes are empty.
@@ -40,11 +44,12 @@ def normalised_adjacency(users: Tensor, items: Tensor, n_users: int, n_items: in
     """
     _check_ids("user", users, n_users)
     _check_ids("item", items, n_items)
-    rating = pattern(users.cpu().numpy(), items.cpu().numpy(), (n_users, n_items))
+    places, shape = (users.cpu().numpy(), items.cpu().numpy()), (n_users, n_items)
+    rating = pattern(*places, shape) if weights is None else weighted(*places, weights.cpu().numpy(), shape)
     with np.errstate(divide="ignore"):
         user_scale, item_scale = (1 / np.sqrt(rating.sum(axis)) for axis in (1, 0))
     edges = rating.tocoo()
-    edges.data = user_scale[edges.row] * item_scale[edges.col]
+    edges.data *= user_scale[edges.row] * item_scale[edges.col]
     rows = np.concatenate([edges.row.astype(np.int64), edges.col + np.int64(n_users)])
     columns = np.concatenate([edges.col + np.int64(n_users), edges.row.astype(np.int64)])
     nodes = n_users + n_items

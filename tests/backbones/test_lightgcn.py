@@ -94,6 +94,51 @@ def test_scores_equal_the_dense_formula_on_each_block(graph, num_layers):
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("decay", [1.0, 0.5, 1e-9])
+def test_edges_of_earlier_blocks_weigh_less_by_their_age(decay):
+    history = random_history(SIZES)
+    model = LightGCN(5, 2, "cumulative", edge_decay=decay)
+    for last in range(3):
+        past = until(history, last)
+        model.meet(past, "neighbours", 3, generator(last))
+        with_large_rows(model)
+        rating = torch.zeros(SIZES[last], dtype=torch.float64)
+        for earlier in past.blocks:
+            # Blocks come in order, so an edge that comes up again has the weight of its last time.
+            rating[earlier.train.users, earlier.train.items] = decay ** (last - earlier.index)
+        layers = dense_layers(model.user_embedding.detach(), model.item_embedding.detach(), rating, 2)
+        found = torch.cat(model.embeddings()).double()
+        torch.testing.assert_close(found, torch.stack(layers).mean(0), rtol=1e-4, atol=1e-5)
+
+
+def test_decay_nearly_zero_is_the_block_graph_for_those_who_occur_in_it():
+    first = block(0, (6, 5), (0, 0), [(user, (user + step) % 5) for user in range(6) for step in (0, 2)])
+    history = History((first, block(1, (6, 5), (6, 5), [(0, 0), (0, 1), (1, 1), (2, 0)])))
+    models = [LightGCN(5, 1, "cumulative", edge_decay=1e-12), LightGCN(5, 1, "block")]
+    for model in models:
+        model.meet(history, "neighbours", 3, generator())
+        with_large_rows(model)
+    decayed, present = (torch.cat(model.embeddings()) for model in models)
+    occurs = torch.tensor([True] * 3 + [False] * 3 + [True] * 2 + [False] * 3)
+    torch.testing.assert_close(decayed[occurs], present[occurs], rtol=1e-4, atol=1e-4)
+    # The others keep the edges that they had.
+    assert (decayed[~occurs] - present[~occurs]).norm(dim=1).min() > 0.01
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"edge_decay": 0.0}, "`edge_decay` is 0.0, but must be above 0"),
+        ({"edge_decay": 1.5}, "`edge_decay` is 1.5, but must be above 0 and at most 1"),
+        ({"edge_decay": 0.5, "graph": "block"}, "edges of a `block` graph are all of one age: set `graph: cumulative`"),
+        ({"edge_decay": 0.5, "graph": "fold"}, "edges of a `fold` graph are all of one age"),
+    ],
+)
+def test_edge_decay_is_checked(options, message):
+    with pytest.raises(ValueError, match=message):
+        LightGCN(4, **options)
+
+
 def test_fold_makes_the_old_final_embeddings_the_new_layer_zero():
     history = random_history(SIZES)
     model = LightGCN(5, 2, "fold")

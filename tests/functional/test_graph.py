@@ -76,7 +76,21 @@ def test_normalised_adjacency_counts_repeated_edges_once_and_takes_any_integer()
 
 def test_normalised_adjacency_of_no_edges_is_empty():
     none = torch.empty(0, dtype=torch.long)
-    assert normalised_adjacency(none, none, 2, 3).to_dense().tolist() == [[0.0] * 5] * 5
+    for weights in (None, torch.empty(0)):
+        assert normalised_adjacency(none, none, 2, 3, weights).to_dense().tolist() == [[0.0] * 5] * 5
+
+
+def test_normalised_adjacency_takes_the_largest_weight_of_repeated_edges():
+    rating = random_rating(6, 5, 0.5)
+    rating[2] = 0
+    users, items = rating.nonzero(as_tuple=True)
+    weights = torch.rand(len(users), generator=torch.Generator().manual_seed(3)) + 0.1
+    rating[users, items] = weights
+    order = torch.randperm(2 * len(users), generator=torch.Generator().manual_seed(4))
+    doubled = [torch.cat(pair)[order] for pair in ((users, users), (items, items), (weights, weights / 2))]
+    adjacency = normalised_adjacency(*doubled[:2], 6, 5, weights=doubled[2])
+    expected = dense_adjacency(rating.numpy())
+    torch.testing.assert_close(adjacency.to_dense().double().numpy(), expected, rtol=1e-6, atol=1e-7)
 
 
 @pytest.mark.parametrize(("users", "items", "kind"), [([0, 2], [0, 0], "user"), ([0, 1], [0, -1], "item")])

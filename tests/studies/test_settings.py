@@ -21,21 +21,21 @@ MF = "ccd_lightning.backbones.BPRMF"
 UPDATE = {"max_epochs": 2, "learning_rate": 0.5, "batch_size": 77, "past": 1.0}
 
 
-def system(graph: str, new_rows: str, topk: int) -> dict[str, Any]:
+def system(graph: str, edge_decay: float, new_rows: str, topk: int) -> dict[str, Any]:
     """A student and two teachers."""
     rows = {"new_rows": new_rows, "new_rows_topk": topk}
 
     def member(kind: str, dim: int) -> dict[str, Any]:
         name = f"ccd_lightning.modules.{kind}"
-        backbone = {"class_path": GCN, "init_args": {"dim": dim, "graph": graph}}
+        backbone = {"class_path": GCN, "init_args": {"dim": dim, "graph": graph, "edge_decay": edge_decay}}
         return {"class_path": name, "init_args": {**rows, "backbone": backbone}}
 
     return {"student": member("Student", 4), "teachers": [member("Teacher", 8), member("Teacher", 8)]}
 
 
-FIRST = {"model": system("cumulative", "neighbours", 20)}
+FIRST = {"model": system("fold", 1.0, "neighbours", 20)}
 LAST = {
-    "model": system("fold", "random", 7),
+    "model": system("cumulative", 0.5, "random", 7),
     "trainer": {
         "plan": {
             "student_update": UPDATE,
