@@ -6,6 +6,7 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from ccd_lightning import functional as F
 from ccd_lightning.backbones import Backbone, MultVAE, evaluating
@@ -54,7 +55,8 @@ class ReplayDraw:
     @torch.no_grad()
     def __call__(self, backbone: Backbone, generator: torch.Generator) -> Pairs:
         """Users, items and labels of the pairs, on the CPU, each ``(P,)``, sorted by user and item."""
-        parts = [self._from_source(source, backbone, generator) for source in self.sources]
+        ranks = self._model_ranks(backbone, [source.rankings.items for source in self.sources])
+        parts = [self._from_source(*pair, generator) for pair in zip(self.sources, ranks, strict=True)]
         if not parts:
             empty = torch.empty(0, dtype=torch.long)
             return empty, empty, torch.empty(0)
@@ -62,9 +64,8 @@ class ReplayDraw:
         users, items, labels = (torch.cat(columns) for columns in zip(*parts, strict=True))
         return F.larger_labels(users, items, labels, backbone.num_items)
 
-    def _from_source(self, source: ReplaySource, backbone: Backbone, generator: torch.Generator) -> Pairs:
+    def _from_source(self, source: ReplaySource, ranks: Tensor, generator: torch.Generator) -> Pairs:
         items, scores = source.rankings.items, source.rankings.scores
-        ranks = self._model_ranks(backbone, items)
         places = torch.arange(items.shape[1]).expand_as(items)
         weights = ((ranks - places) * self.eps).exp() * (items >= 0)
         slots = F.sample_without_replacement(weights, min(source.samples, items.shape[1]), generator)
@@ -72,18 +73,27 @@ class ReplayDraw:
         chosen = slots[slots >= 0]
         return users, items[users, chosen], scores[users, chosen].sigmoid()
 
-    def _model_ranks(self, backbone: Backbone, items: Tensor) -> Tensor:
-        """Rank that the learning model gives to each listed item among all the items, int64 ``(U, N)``."""
-        if self.eps == 0:
-            return torch.zeros_like(items)
+    def _model_ranks(self, backbone: Backbone, lists: list[Tensor]) -> list[Tensor]:
+        """Rank that the learning model gives to each listed item among all the items, int32, of the lists' shapes.
+
+        One pass over the users answers for all the lists: what takes long is to score and to sort a user's items.
+        """
         # Processes on GPUs can only share what lies there.
         device = next(backbone.parameters()).device
-        ranks = torch.zeros_like(items, device=device)
+        ranks = [torch.zeros(items.shape, dtype=torch.int32, device=device) for items in lists]
+        if self.eps == 0:
+            return [known.cpu() for known in ranks]
+        widths = [items.shape[1] for items in lists]
         with evaluating(backbone):
-            for rows in own_chunks(items.shape[0], self.chunk):
-                users = torch.arange(rows.start, rows.stop, device=device)
-                ranks[rows] = F.ranks_of(backbone.scores(users), items[rows].to(device).clamp_min(0))
-        return share_rows(ranks).cpu()
+            for rows in own_chunks(max((items.shape[0] for items in lists), default=0), self.chunk):
+                asked = [items[rows].clamp_min(0) for items in lists]
+                height = max(len(items) for items in asked)
+                together = torch.cat([pad(items, (0, 0, 0, height - len(items))) for items in asked], dim=1)
+                users = torch.arange(rows.start, rows.start + height, device=device)
+                found = F.ranks_of(backbone.scores(users), together.to(device)).int().split_with_sizes(widths, dim=1)
+                for known, items, part in zip(ranks, asked, found, strict=True):
+                    known[rows] = part[: len(items)]
+        return [share_rows(known).cpu() for known in ranks]
 
 
 class Replay(Objective):

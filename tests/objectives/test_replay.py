@@ -103,16 +103,30 @@ def test_draw_depends_on_the_generator_and_not_on_the_chunk(observed, model):
 def test_ranks_of_several_processes_add_up(observed, model, monkeypatch):
     items = top_items(Scores(torch.randn(12, 20, generator=generator())), 9, observed, torch.device("cpu")).items
     draw = ReplayDraw([], 0.1, chunk=4)
-    whole = draw._model_ranks(model, items)
+    (whole,) = draw._model_ranks(model, [items])
     monkeypatch.setattr(replay, "share_rows", lambda table: table)
     monkeypatch.setattr(distributed, "world_size", lambda: 2)
     parts = []
     for rank in range(2):
         monkeypatch.setattr(distributed, "process_rank", lambda rank=rank: rank)
-        parts.append(draw._model_ranks(model, items))
+        parts += draw._model_ranks(model, [items])
     assert torch.equal(parts[0] + parts[1], whole)
     order = model.scores(torch.arange(12)).argsort(1, descending=True)
-    assert torch.equal(whole, order.argsort(1).gather(1, items))
+    assert torch.equal(whole.long(), order.argsort(1).gather(1, items))
+
+
+def test_lists_of_several_sources_are_ranked_in_one_pass_over_the_users(model, monkeypatch):
+    shapes = [(12, 7), (5, 9), (0, 2), (12, 1)]
+    lists = [torch.randint(-1, 20, shape, generator=generator(place)) for place, shape in enumerate(shapes)]
+    order = model.scores(torch.arange(12)).argsort(1, descending=True)
+    asked: list[int] = []
+    scores = model.scores
+    monkeypatch.setattr(model, "scores", lambda users: asked.extend(users.tolist()) or scores(users))
+    found = ReplayDraw([], 0.1, chunk=4)._model_ranks(model, lists)
+    assert sorted(asked) == list(range(12))
+    for ranks, items in zip(found, lists, strict=True):
+        expected = order.argsort(1)[: len(items)].gather(1, items.clamp_min(0))
+        assert torch.equal(ranks.long()[items >= 0], expected[items >= 0])
 
 
 def test_sources_without_samples_are_left_out(model):
@@ -194,9 +208,9 @@ def test_draw_ranks_by_what_was_observed_and_not_by_earlier_soft_positives():
     model = auto_encoder().train()
     rankings = Rankings(torch.arange(20).expand(12, 20), torch.zeros(12, 20))
     objective = SoftPositives(ReplayDraw([ReplaySource("student", rankings, 5)], eps=0.1))
-    before = objective.draw._model_ranks(model, rankings.items)
+    before = objective.draw._model_ranks(model, [rankings.items])[0]
     objective.refresh(model, generator(1))
-    assert torch.equal(objective.draw._model_ranks(model, rankings.items), before)
+    assert torch.equal(objective.draw._model_ranks(model, [rankings.items])[0], before)
     assert model.training
 
 
