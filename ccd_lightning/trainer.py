@@ -19,6 +19,7 @@ from ccd_lightning.checks import require_stream_options, require_whole
 from ccd_lightning.data import ContinualDataModule
 from ccd_lightning.export import Role, export_system
 from ccd_lightning.hooks import StreamCallback
+from ccd_lightning.lean import make_lean
 from ccd_lightning.modules import CollaborativeDistillation, Recommender
 from ccd_lightning.plan import MEASURED, StreamPlan
 from ccd_lightning.processes import check_strategy, surviving
@@ -27,7 +28,6 @@ from ccd_lightning.resume import restore_stream, resumable, where_to_go_on
 from ccd_lightning.signals import StreamSignals
 from ccd_lightning.stage_callbacks import stage_callbacks
 from ccd_lightning.types import Split, Stage, StageSettings
-from ccd_lightning.unprofiled import unprofiled
 
 
 class StreamTrainer(Trainer):
@@ -71,7 +71,7 @@ class StreamTrainer(Trainer):
             use_distributed_sampler=use_distributed_sampler,
             **kwargs,
         )
-        self.profiler = unprofiled(self.profiler)
+        make_lean(self)
         self.plan = plan if plan is not None else StreamPlan()
         self.record = StreamRecord()
         self.stage: Stage | None = None

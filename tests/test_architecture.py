@@ -18,7 +18,7 @@ LAYERS = (
     ("objectives",),
     ("modules",),
     (
-        *("plan", "hooks", "record", "checkpoint", "stage_callbacks", "unprofiled", "resume", "export", "trainer"),
+        *("plan", "hooks", "record", "checkpoint", "stage_callbacks", "lean", "resume", "export", "trainer"),
         *("processes", "signals", "_contract", "testing"),
     ),
     ("reporting",),
