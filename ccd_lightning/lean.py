@@ -32,7 +32,7 @@ def make_lean(trainer: Trainer) -> None:
         trainer: one that has not fitted yet.
     """
     trainer.fit_loop.epoch_loop.automatic_optimization = LeanOptimization(trainer)
-    if type(trainer.profiler) is PassThroughProfiler:
+    if type(trainer.profiler) is PassThroughProfiler:  # type: ignore[attr-defined]
         trainer.profiler = Unprofiled()  # type: ignore[attr-defined]
 
 
@@ -74,7 +74,7 @@ class LeanOptimization(_AutomaticOptimization):
         output = call._call_strategy_hook(self.trainer, "training_step", *kwargs.values())
         result = self.output_result_cls.from_training_step_output(output)
         if result.closure_loss is not None:
-            result.closure_loss.backward()
+            result.closure_loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         progress.step.increment_completed()
         return {} if result.loss is None else result.asdict()
