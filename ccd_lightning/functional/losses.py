@@ -170,7 +170,7 @@ def listed_products(query: Tensor, table: Tensor, ids: Tensor) -> Tensor:
 
 
 class _ListedProducts(torch.autograd.Function):
-    """See :func:`listed_products`: the gradients are two products with the sparse matrix of the scores' gradients."""
+    """See :func:`listed_products`: the gradients are products with the sparse matrix of the scores' gradients, and its transpose."""
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, table: Tensor, ids: Tensor) -> Tensor:
@@ -186,5 +186,6 @@ class _ListedProducts(torch.autograd.Function):
         parts = (grad.reshape(-1).numpy(), ids.reshape(-1).numpy(), starts)
         matrix = sparse.csr_array(parts, shape=(len(ids), len(table)))
         # Unlike torch's index_add, the transposed product sorts nothing.
-        products = matrix @ table.numpy(), matrix.T @ query.numpy()
-        return torch.from_numpy(products[0]), torch.from_numpy(products[1]), None
+        table_grad = torch.from_numpy(matrix.T @ query.numpy())
+        query_grad = torch.nn.functional.embedding_bag(ids, table, mode="sum", per_sample_weights=grad.contiguous())
+        return query_grad, table_grad, None
