@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from scipy import sparse
 from torch import Tensor
@@ -170,7 +169,7 @@ def listed_products(query: Tensor, table: Tensor, ids: Tensor) -> Tensor:
 
 
 class _ListedProducts(torch.autograd.Function):
-    """See :func:`listed_products`: the gradients are products with the sparse matrix of the scores' gradients, and its transpose."""
+    """See :func:`listed_products`: the gradients are products with the sparse matrix of the scores' gradients and its transpose."""
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, table: Tensor, ids: Tensor) -> Tensor:
@@ -182,10 +181,11 @@ class _ListedProducts(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         query, table, ids = ctx.saved_tensors
-        starts = np.arange(len(ids) + 1) * ids.shape[1]
-        parts = (grad.reshape(-1).numpy(), ids.reshape(-1).numpy(), starts)
-        matrix = sparse.csr_array(parts, shape=(len(ids), len(table)))
+        weights, listed, starts = grad.reshape(-1), ids.reshape(-1), torch.arange(len(ids) + 1) * ids.shape[1]
+        query_grad = torch.nn.functional.embedding_bag(
+            listed, table, starts, mode="sum", per_sample_weights=weights, include_last_offset=True
+        )
+        parts = (weights.numpy(), listed.numpy(), starts.numpy())
         # Unlike torch's index_add, the transposed product sorts nothing.
-        table_grad = torch.from_numpy(matrix.T @ query.numpy())
-        query_grad = torch.nn.functional.embedding_bag(ids, table, mode="sum", per_sample_weights=grad.contiguous())
+        table_grad = torch.from_numpy(sparse.csr_array(parts, shape=(len(ids), len(table))).T @ query.numpy())
         return query_grad, table_grad, None
