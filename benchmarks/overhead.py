@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -53,10 +53,11 @@ STAGES = {
 
 
 class Epochs(NamedTuple):
-    """Median processor seconds of an epoch, and what the fit needs beside its epochs."""
+    """Median processor seconds of an epoch, the median ratio of the rounds, and what the fit needs beside its epochs."""
 
     bare: float
     ours: float
+    ratio: float
     around: float
     steps: int
 
@@ -99,30 +100,37 @@ def main() -> None:
     )
     for name in chosen.kinds:
         found = compare(stream, StageKind(name), chosen.epochs, chosen.rounds, chosen.teacher)
-        row = (found.bare, found.ours, found.ours / found.bare, found.around)
+        row = (found.bare, found.ours, found.ratio, found.around)
         table.add_row(name, str(found.steps), *(f"{value:.3f}" for value in row))
     Console(width=120).print(table)
 
 
 def compare(stream: ContinualDataModule, kind: StageKind, epochs: int, rounds: int, teacher: str) -> Epochs:
-    """Both loops in turn from the same state; processor seconds, since other work on the machine would sway the ratio."""
+    """Both loops in turn from the same state, now one first, now the other.
+
+    Processor seconds, since other work on the machine would sway the ratio; and a ratio for each round, since the speed of
+    the machine drifts from one to the next by more than the loops differ.
+    """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     stage, settings = STAGES[kind]
     bare, ours, around = [], [], []
     steps = 0
-    for _ in range(rounds):
+    for round_ in range(rounds):
         with tempfile.TemporaryDirectory() as folder:
-            learner = _prepared(stream, stage, settings, folder, teacher)[1]
-            steps = sum(len(batches) for batches in learner.epoch_batches())
-            bare += _bare_epochs(learner, epochs)
-            trainer, learner = _prepared(stream, stage, settings, folder, teacher)
-            started = time.process_time()
-            own = fitted_epochs(trainer, learner, stream, epochs)
-            around.append(time.process_time() - started - sum(own))
-            ours += own
+            for is_ours in (False, True) if round_ % 2 == 0 else (True, False):
+                trainer, learner = _prepared(stream, stage, settings, folder, teacher)
+                if is_ours:
+                    started = time.process_time()
+                    ours.append(fitted_epochs(trainer, learner, stream, epochs))
+                    around.append(time.process_time() - started - sum(ours[-1]))
+                else:
+                    steps = sum(len(batches) for batches in learner.epoch_batches())
+                    bare.append(_bare_epochs(learner, epochs))
     torch.set_num_threads(threads)
-    return Epochs(*(statistics.median(times) for times in (bare, ours, around)), steps)
+    seconds = [statistics.median(chain.from_iterable(found)) for found in (bare, ours)]
+    ratios = [statistics.median(own) / statistics.median(other) for own, other in zip(ours, bare, strict=True)]
+    return Epochs(*seconds, statistics.median(ratios), statistics.median(around), steps)
 
 
 def fitted_epochs(
@@ -196,7 +204,7 @@ def _bare_epochs(learner: Recommender, epochs: int) -> list[float]:
 def case(stream: ContinualDataModule, kind: StageKind, teacher: str) -> Seconds:
     """One kind as a case of `python -m benchmarks`."""
     found = compare(stream, kind, epochs=4, rounds=3, teacher=teacher)
-    note = f"at most {LARGEST_RATIO} x, here {found.ours / found.bare:.2f} x"
+    note = f"at most {LARGEST_RATIO} x, here {found.ratio:.2f} x"
     return Seconds(found.bare, found.ours, "a bare PyTorch loop, an epoch", note=note)
 
 

@@ -14,6 +14,7 @@ from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.strategies import SingleDeviceStrategy
 from lightning.pytorch.trainer import call
 from lightning.pytorch.utilities.model_helpers import is_overridden
+from torch import Tensor
 from torch.optim import Optimizer
 from typing_extensions import override
 
@@ -72,12 +73,17 @@ class LeanOptimization(_AutomaticOptimization):
         optimizer.zero_grad()
         progress.zero_grad.increment_completed()
         output = call._call_strategy_hook(self.trainer, "training_step", *kwargs.values())
-        result = self.output_result_cls.from_training_step_output(output)
-        if result.closure_loss is not None:
-            result.closure_loss.backward()  # type: ignore[no-untyped-call]
+        if isinstance(output, Tensor):
+            loss, outputs = output, {"loss": output.detach()}
+        else:
+            # A dictionary, nothing, or a mistake.
+            result = self.output_result_cls.from_training_step_output(output)
+            loss, outputs = result.closure_loss, {} if result.loss is None else result.asdict()
+        if loss is not None:
+            loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         progress.step.increment_completed()
-        return {} if result.loss is None else result.asdict()
+        return outputs
 
 
 def is_lean(trainer: Trainer, optimizer: Optimizer) -> bool:

@@ -69,6 +69,7 @@ class Recommender(LightningModule):
         self._epoch_losses: dict[str, list[Tensor]] = {}
         self._epoch_steps: dict[str, list[int]] = {}
         self._valid: list[RankingMetrics] = []
+        self._parameters_of_objectives: list[nn.Parameter] = []
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -103,6 +104,7 @@ class Recommender(LightningModule):
         self.objectives.extend(deepcopy(self.further_objectives))
         for objective in self._objectives():
             objective.prepare(self.backbone)
+        self._parameters_of_objectives = [one for one in self.objectives.parameters() if one.requires_grad]
         self.refresh(epoch=0)
 
     def is_trainable(self) -> bool:
@@ -135,6 +137,7 @@ class Recommender(LightningModule):
         for objective in self._objectives():
             objective.finish(self.backbone)
         self.objectives = nn.ModuleList()
+        self._parameters_of_objectives = []
         self.excluded = None
 
     def refresh(self, epoch: int) -> None:
@@ -192,7 +195,7 @@ class Recommender(LightningModule):
                 weight = objective.weight(self.stage_epoch)
                 terms.append(value if weight == 1 else weight * value)
         # Objectives' own parameters take part in every step, because DDP waits for the gradient of each parameter.
-        terms += [parameter.sum() * 0.0 for parameter in self.objectives.parameters() if parameter.requires_grad]
+        terms += [parameter.sum() * 0.0 for parameter in self._parameters_of_objectives]
         loss = terms[0] if len(terms) == 1 else torch.stack(terms).sum()
         # The losses of all the processes add up, but DDP averages their gradients.
         return loss if world_size() == 1 else loss * world_size()
