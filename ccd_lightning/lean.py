@@ -73,6 +73,7 @@ class LeanOptimization(_AutomaticOptimization):
         optimizer.zero_grad()
         progress.zero_grad.increment_completed()
         output = call._call_strategy_hook(self.trainer, "training_step", *kwargs.values())
+        loss: Tensor | None = None
         if isinstance(output, Tensor):
             loss, outputs = output, {"loss": output.detach()}
         else:
