@@ -6,6 +6,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from ccd_lightning.backbones import EmbeddingBackbone
+from ccd_lightning.functional import gather_rows
 from ccd_lightning.objectives import Objective
 from ccd_lightning.types import RankingBatch
 
@@ -28,4 +29,4 @@ class Alignment(Objective):
 
     def forward(self, backbone: EmbeddingBackbone, batch: RankingBatch) -> Tensor:
         users, items = (normalize(table, dim=-1) for table in backbone.embeddings())
-        return (users[batch.users] - items[batch.positives]).square().sum()
+        return (gather_rows(users, batch.users) - gather_rows(items, batch.positives)).square().sum()

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ccd_lightning.backbones import Backbone
-from ccd_lightning.functional import bpr_loss
+from ccd_lightning.functional import bpr_loss, gather_rows
 from ccd_lightning.types import RankingBatch, Side
 
 
@@ -26,10 +26,11 @@ class NeuralCF(Backbone):
         self.out = nn.Linear(hidden, 1, bias=False)
 
     def pair_scores(self, users: Tensor, items: Tensor) -> Tensor:
-        return self.out(torch.relu(self.of_user(self.users[users]) + self.of_item(self.items[items]))).squeeze(-1)
+        user, item = self.of_user(gather_rows(self.users, users)), self.of_item(gather_rows(self.items, items))
+        return self.out(torch.relu(user + item)).squeeze(-1)
 
     def scores(self, users: Tensor) -> Tensor:
-        user, item = self.of_user(self.users[users]), self.of_item(self.items)
+        user, item = self.of_user(gather_rows(self.users, users)), self.of_item(self.items)
         return self.out(torch.relu(user.unsqueeze(1) + item)).squeeze(-1)
 
     def loss(self, batch: RankingBatch) -> Tensor:

@@ -57,6 +57,15 @@ def shared_data() -> Path:
     return _folder("CCD_DATA", "data")
 
 
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    """Operations on two threads, whatever the machine and the tests beside would have."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """A headless Chromium."""

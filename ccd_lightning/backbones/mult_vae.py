@@ -86,8 +86,8 @@ class MultVAE(Backbone):
             noise = keyed_normal(batch.users, self.dim, self.seed, "vae noise", int(self.steps))
             latent = mean + noise * log_std.exp()
         logits = self.decode(latent)
-        log_norm = logits.logsumexp(-1)
-        reconstruction = -(values * (logits[rows, items] - log_norm[rows])).sum()
+        totals = torch.zeros(len(logits), device=values.device).index_add_(0, rows, values)
+        reconstruction = (totals * logits.logsumexp(-1)).sum() - (values * logits[rows, items]).sum()
         weight = F.annealed_weight(int(self.steps), self.anneal_steps, self.max_anneal)
         return (reconstruction + weight * F.gaussian_kl(mean, log_std).sum()) / batch.global_size
 
@@ -104,7 +104,8 @@ class MultVAE(Backbone):
         norms = torch.zeros(batch_size, device=values.device).index_add_(0, rows, values**2).sqrt()
         weights = values / norms.clamp_min(1e-12)[rows]
         summed = torch.zeros(batch_size, self.dim, device=values.device, dtype=self.encoder.dtype)
-        hidden = torch.tanh(summed.index_add(0, rows, weights[:, None] * self.encoder[items]) + self.encoder_bias)
+        summed = summed.index_add(0, rows, weights[:, None] * F.gather_rows(self.encoder, items))
+        hidden = torch.tanh(summed + self.encoder_bias)
         mean: Tensor = self.mean(hidden)
         log_std: Tensor = self.log_std(hidden)
         return mean, log_std
@@ -133,5 +134,5 @@ class MultVAE(Backbone):
     def pair_scores(self, users: Tensor, items: Tensor) -> Tensor:
         """Logits of single pairs at the mean of the latent variable, float ``(B,)``."""
         present, rows = torch.unique(users, return_inverse=True)
-        latent = self.latent_means(present)[rows]
-        return (latent * self.decoder[items]).sum(-1) + self.decoder_bias[items]
+        latent = F.gather_rows(self.latent_means(present), rows)
+        return (latent * F.gather_rows(self.decoder, items)).sum(-1) + F.gather_rows(self.decoder_bias, items)

@@ -105,6 +105,18 @@ def model() -> MultVAE:
     return found
 
 
+def test_gradients_are_the_same_in_every_run_on_several_threads(two_threads):
+    torch.manual_seed(0)
+    users, items = torch.arange(200).repeat_interleave(20), torch.randint(30, (4000,))
+    model = MultVAE(64).eval()
+    seen = History((block(0, (200, 30), (0, 0), torch.stack([users, items], 1).unique(dim=0).tolist()),))
+    model.meet(seen, "neighbours", 3, torch.Generator())
+    first, *others = (
+        torch.autograd.grad(model.loss(UserBatch(torch.arange(200), 200)), list(model.parameters())) for _ in range(20)
+    )
+    assert all(torch.equal(one, other) for again in others for one, other in zip(first, again, strict=True))
+
+
 def test_scores_have_no_noise_and_no_soft_positives_in_evaluation(model):
     users = torch.arange(8)
     free = (~model._rows.contains(*torch.cartesian_prod(users, torch.arange(9)).T)).nonzero()[:5, 0]

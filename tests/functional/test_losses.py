@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from ccd_lightning.functional import (
     annealed_weight,
     bpr_loss,
+    gather_rows,
     gaussian_kl,
     listed_products,
     multinomial_loss,
@@ -120,6 +121,27 @@ def test_golden_vae_annealing(golden, close):
 def test_golden_lightgcn_loss(golden, close):
     case = golden("lightgcn")
     close("lightgcn bpr loss", bpr_loss(case["out_pos_score"], case["out_neg_score"]), case["out_loss"])
+
+
+@pytest.mark.parametrize("width", [(), (3,)])
+def test_gathered_rows_and_their_gradient_are_products_with_ones(width):
+    torch.manual_seed(0)
+    table = torch.randn(5, *width, dtype=torch.float64, requires_grad=True)
+    ids = torch.randint(5, (4, 2))
+    weight = torch.randn(4, 2, *width, dtype=torch.float64)
+    chosen = torch.nn.functional.one_hot(ids, 5).double()
+    expected = (chosen @ table.reshape(5, -1)).reshape(weight.shape)
+    found = gather_rows(table, ids)
+    torch.testing.assert_close(found, expected)
+    gradients = [torch.autograd.grad((weight * one).sum(), table)[0] for one in (found, expected)]
+    torch.testing.assert_close(*gradients)
+
+
+def test_gradients_of_gathered_rows_add_up_in_one_order_on_several_threads(two_threads):
+    torch.manual_seed(0)
+    table, ids, weight = torch.randn(50, 64, requires_grad=True), torch.randint(50, (4000,)), torch.randn(4000, 64)
+    first, *others = (torch.autograd.grad((weight * gather_rows(table, ids)).sum(), table)[0] for _ in range(20))
+    assert all(torch.equal(first, other) for other in others)
 
 
 @pytest.mark.parametrize(("rows", "places"), [(3, 4), (0, 4), (3, 0)])
