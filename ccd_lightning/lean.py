@@ -101,10 +101,15 @@ def is_lean(trainer: Trainer, optimizer: Optimizer) -> bool:
         and isinstance(trainer.profiler, Unprofiled)  # type: ignore[attr-defined]
         and trainer.accumulate_grad_batches == 1
         and not trainer.gradient_clip_val
-        and inspect.signature(optimizer.step).parameters["closure"].default is None
+        and _can_do_without_closure(optimizer)
         and not any(is_overridden(hook, model) for hook in _HEARD_BY_MODULES)
         and not any(_hears(callback) for callback in trainer.callbacks)  # type: ignore[attr-defined]
     )
+
+
+def _can_do_without_closure(optimizer: Optimizer) -> bool:
+    closure = inspect.signature(optimizer.step).parameters.get("closure")
+    return closure is not None and closure.default is None
 
 
 def _hears(callback: Callback) -> bool:

@@ -141,6 +141,14 @@ class TestSteps:
         assert not was_lean(fitted(model))
         assert torch.allclose(model.linear.weight, torch.ones(1, 3), atol=1e-3)
 
+    def test_an_optimizer_whose_step_says_nothing_of_a_closure_gets_one_too(self) -> None:
+        class Wrapped(torch.optim.SGD):
+            def step(self, *arguments: Any, **named: Any) -> Any:  # type: ignore[override]
+                assert arguments or named
+                return super().step(*arguments, **named)
+
+        assert not was_lean(fitted(Regression(optimizer=Wrapped)))
+
 
 def test_nobody_profiles_unless_asked() -> None:
     assert isinstance(StreamTrainer(accelerator="cpu", logger=False).profiler, Unprofiled)
