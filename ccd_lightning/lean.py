@@ -68,10 +68,6 @@ class LeanOptimization(_AutomaticOptimization):
     def _step(self, optimizer: Optimizer, kwargs: OrderedDict[str, Any]) -> dict[str, Any]:
         progress = self.optim_progress.optimizer
         progress.step.increment_ready()
-        progress.zero_grad.increment_ready()
-        progress.zero_grad.increment_started()
-        optimizer.zero_grad()
-        progress.zero_grad.increment_completed()
         output = call._call_strategy_hook(self.trainer, "training_step", *kwargs.values())
         loss: Tensor | None = None
         if isinstance(output, Tensor):
@@ -80,6 +76,11 @@ class LeanOptimization(_AutomaticOptimization):
             # A dictionary, nothing, or a mistake.
             result = self.output_result_cls.from_training_step_output(output)
             loss, outputs = result.closure_loss, {} if result.loss is None else result.asdict()
+        progress.zero_grad.increment_ready()
+        progress.zero_grad.increment_started()
+        # After the forward pass, as Lightning does: a model may look there at the gradients of the step before.
+        optimizer.zero_grad()
+        progress.zero_grad.increment_completed()
         if loss is not None:
             loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
