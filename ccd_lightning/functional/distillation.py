@@ -16,7 +16,7 @@ SCORE_CAP = 10.0
 """Scores above it count as the cap, so that no exponential overflows (paper's release)."""
 
 # Scores treated at a time on a CPU, so that they stay in the cache from one operation to the next.
-_CHUNK_SCORES = 2**18
+_CHUNK_SCORES = 2**20
 
 # Powers of 2 take a quarter of the time of those of e.
 _LOG2_E = math.log2(math.e)
