@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from rich.console import RenderableType
@@ -86,7 +87,7 @@ class StreamProgress(StreamCallback):
         self._work = _work_of_stages(trainer, len(system.members()))
         self._spent = {entry["name"]: entry["seconds"] for entry in trainer.record.stages}
         self._view = View(len(blocks), len(self._work), trainer.stages_done)
-        self._trainer, self._told, self._sizes, self._begun = trainer, {}, {}, time.monotonic()
+        self._trainer, self._told, self._begun = trainer, {}, time.monotonic()
         self._screen = Screen(self._render)
         self._screen.open()
         self._screen.tell(
@@ -205,6 +206,16 @@ class StreamProgress(StreamCallback):
                 else "nothing was saved yet."
             )
             print(f"interrupted: {hint}", file=sys.stderr)
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        """Bytes of the models after each block, for the table that ends a resumed run."""
+        return {"sizes": self._sizes}
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore :meth:`state_dict`."""
+        self._sizes = dict(state_dict.get("sizes", {}))
 
     def _close(self) -> None:
         if self._screen is not None:

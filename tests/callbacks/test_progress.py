@@ -100,6 +100,19 @@ def test_progress_ends_with_a_table_of_80_columns(tmp_path: Path, output: Termin
     assert f"everything is in {tmp_path}" in text
 
 
+def test_progress_of_a_resumed_run_knows_the_bytes_of_all_blocks(tmp_path: Path, output: Terminal) -> None:
+    run(tmp_path, StreamProgress(), StreamCheckpoint())
+    before = [line for line in output.getvalue().splitlines() if "bytes" in line]
+    trainer = new_trainer(tmp_path, DistillationCallback(), StreamProgress(), StreamCheckpoint())
+    trainer.fit(new_system(), datamodule=new_stream(3), ckpt_path="last")
+    after = [line for line in output.getvalue().splitlines() if "bytes" in line][len(before) :]
+    assert len(before) == len(after) == 2
+    for first, second in zip(before, after, strict=True):
+        # D0, D1 and, in the resumed run, D2.
+        assert re.findall(r"[\d.]+ [kM]?B", second)[:2] == re.findall(r"[\d.]+ [kM]?B", first)
+        assert len(re.findall(r"[\d.]+ [kM]?B", second)) == 3
+
+
 def test_progress_ends_a_test_with_a_short_table(
     reported: Run, output: Terminal, capsys: pytest.CaptureFixture[str]
 ) -> None:
