@@ -15,7 +15,8 @@ from ccd_lightning.types import chunks
 SCORE_CAP = 10.0
 """Scores above it count as the cap, so that no exponential overflows (paper's release)."""
 
-# Scores treated at a time on a CPU, so that they stay in the cache from one operation to the next.
+# Scores treated at a time on a CPU: few enough to stay in its last cache from one operation to the next, and so many that
+# the operations last long beside what it takes to begin one.
 _CHUNK_SCORES = 2**20
 
 # Powers of 2 take a quarter of the time of those of e.
