@@ -18,13 +18,23 @@ from ccd_lightning.types import RankingBatch, Side
 
 
 class Seconds(NamedTuple):
-    """Median times of one case, what the baseline is, the seconds aimed at on two quiet cores, and what else was found."""
+    """What one case took.
+
+    Args:
+        baseline: median seconds of the baseline.
+        ours: median seconds of ours.
+        against: what the baseline is.
+        target: seconds aimed at on two cores that nothing else disturbs.
+        note: what else was found.
+        least: least seconds of ours, the nearest to what an undisturbed machine takes; ``None`` if it ran once.
+    """
 
     baseline: float
     ours: float
     against: str
     target: float | None = None
     note: str = ""
+    least: float | None = None
 
 
 class SkippedError(Exception):
@@ -32,7 +42,7 @@ class SkippedError(Exception):
 
 
 def alternate(baseline: Callable[[], object], ours: Callable[[], object], against: str, rounds: int = 7) -> Seconds:
-    """Time both in turn, so that a drift of the machine hits them alike; medians after one warm-up."""
+    """Time both in turn, so that a drift of the machine hits them alike; one warm-up is left out."""
     times: tuple[list[float], list[float]] = ([], [])
     for round_index in range(rounds + 1):
         for run, seconds in zip((baseline, ours), times, strict=True):
@@ -40,7 +50,7 @@ def alternate(baseline: Callable[[], object], ours: Callable[[], object], agains
             run()
             if round_index:
                 seconds.append(time.perf_counter() - started)
-    return Seconds(statistics.median(times[0]), statistics.median(times[1]), against)
+    return Seconds(statistics.median(times[0]), statistics.median(times[1]), against, least=min(times[1]))
 
 
 def ranking_distillation_step(stream: ContinualDataModule) -> Seconds:

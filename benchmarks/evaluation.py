@@ -45,7 +45,7 @@ def _compare(
 
     plain, found = ([_seconds(run) for _ in range(ROUNDS)] for run in (sorting, ours))
     scaled = statistics.median(plain) * model.num_users / few
-    return Seconds(scaled, statistics.median(found), f"{against}, from {few} users", target)
+    return Seconds(scaled, statistics.median(found), f"{against}, from {few} users", target, least=min(found))
 
 
 def _seconds(run: Callable[[], object]) -> float:

@@ -16,7 +16,7 @@ from rich.table import Table
 from benchmarks.cases import Seconds
 from ccd_lightning.checkpoint import whole_file
 
-HEAD = ("case", "baseline", "baseline s", "ours s", "ratio", "aim s", "note")
+HEAD = ("case", "baseline", "baseline s", "ours s", "ratio", "least s", "aim s", "note")
 
 
 @dataclass
@@ -66,13 +66,15 @@ class Findings:
 
 def _cells(found: Seconds | str) -> tuple[str, ...]:
     if isinstance(found, str):
-        return ("", "", "", "", "", f"skipped: {found}")
+        return ("", "", "", "", "", "", f"skipped: {found}")
+    least = "" if found.least is None else f"{found.least:.4f}"
     aim = "" if found.target is None else f"{found.target:g}"
     return (
         found.against,
         f"{found.baseline:.4f}",
         f"{found.ours:.4f}",
         f"{found.ours / found.baseline:.3f}",
+        least,
         aim,
         found.note,
     )

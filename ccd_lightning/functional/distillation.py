@@ -189,31 +189,31 @@ class _TameRankingLoss(torch.autograd.Function):
 
 
 class _MaskedLogSumExp(torch.autograd.Function):
-    """See :func:`masked_logsumexp`; keys stand as ``(D, I)``, since products of a tall matrix with few columns are slow."""
+    """See :func:`masked_logsumexp`; each product has the tables as ``(D, ...)``: with few columns on the right it is slow."""
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, keys: Tensor, rows: Tensor, columns: Tensor, cap: float) -> Tensor:
-        transposed, scaled = keys.T.contiguous(), query * _LOG2_E
+        scaled = query * _LOG2_E
         padded = query.new_empty(len(query), len(keys) + _ROW_GAP)
         scores = padded[:, : len(keys)]
         result, total = query.new_empty(len(query), 1), query.new_empty(len(query), 1)
         chunk = max(1, _CHUNK_SCORES // max(1, len(keys))) if query.device.type == "cpu" else max(1, len(query))
         for part in chunks(len(query), chunk):
-            torch.mm(scaled[part], transposed, out=scores[part])
+            torch.mm(scaled[part], keys.T, out=scores[part])
         padded.view(-1).index_fill_(0, rows * padded.shape[1] + columns, -math.inf)
         for part in chunks(len(query), chunk):
             result[part], total[part] = _exponentiate_(scores[part], cap * _LOG2_E)
         result /= _LOG2_E
-        ctx.save_for_backward(query, transposed, scores, total)
+        ctx.save_for_backward(query, keys, scores, total)
         return result
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
-        query, transposed, exponentials, total = ctx.saved_tensors
+        query, keys, exponentials, total = ctx.saved_tensors
         with torch.autocast(query.device.type, enabled=False):
             weight = torch.where(total > 0, grad / total, 0.0)
-            query_grad = (transposed @ exponentials.T).T * weight
+            query_grad = (keys.T @ exponentials.T).T * weight
             return query_grad, ((query * weight).T @ exponentials).T, None, None, None
 
 
