@@ -189,5 +189,5 @@ class _ListedProducts(torch.autograd.Function):
         )
         parts = (weights.numpy(), listed.numpy(), starts.numpy())
         # Unlike torch's index_add, the transposed product sorts nothing.
-        table_grad = torch.from_numpy(sparse.csr_array(parts, shape=(len(ids), len(table))).T @ query.numpy())
+        table_grad = torch.from_numpy(sparse.csc_array(parts, shape=(len(table), len(ids))) @ query.numpy())
         return query_grad, table_grad, None
