@@ -11,11 +11,12 @@ from torch import Tensor
 
 from benchmarks.cases import Seconds
 from ccd_lightning import functional as F
-from ccd_lightning.backbones import LightGCN
+from ccd_lightning.backbones import Backbone, LightGCN, evaluating
 from ccd_lightning.data import ContinualDataModule, PairSet
+from ccd_lightning.data.loader import EvaluationLoader
 from ccd_lightning.modules import BlockMetrics
 from ccd_lightning.objectives import top_items
-from ccd_lightning.types import chunks
+from ccd_lightning.types import Split, chunks
 
 CHUNK, PLACES, ROUNDS = 512, 100, 3
 BASELINE_USERS = 2048
@@ -100,6 +101,26 @@ def ranks_of_100_candidates(stream: ContinualDataModule) -> Seconds:
             F.ranks_of(model.scores(torch.arange(rows.start, rows.stop)), drawn[rows])
 
     return _compare(model, sort_twice, ours, "torch.argsort twice", 4.0)
+
+
+@torch.no_grad()
+def recalls(backbone: Backbone, stream: ContinualDataModule, last: int, split: Split) -> list[float]:
+    """Recall@20 on D_0, ..., D_last by full ranking.
+
+    Args:
+        backbone: a model that knows D_last.
+        stream: the data.
+        last: the last block.
+        split: whose interactions are asked for.
+    """
+    metrics = [BlockMetrics((20,)) for _ in range(last + 1)]
+    with evaluating(backbone):
+        for batch in EvaluationLoader(list(stream.blocks[: last + 1]), split, CHUNK):
+            known = int((batch.users < backbone.num_users).sum())
+            scores = backbone.scores(batch.users[:known])
+            for metric, targets in zip(metrics, batch.targets, strict=True):
+                metric.update(scores, targets, known)
+    return [metric.compute()["all"]["recall@20"] for metric in metrics]
 
 
 def real_cases() -> Iterator[tuple[str, Callable[[ContinualDataModule], Seconds]]]:

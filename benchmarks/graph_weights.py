@@ -10,16 +10,16 @@ import time
 from copy import deepcopy
 from pathlib import Path
 
-import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.__main__ import YELP, machine
+from benchmarks.__main__ import YELP
+from benchmarks.evaluation import recalls
+from benchmarks.table import machine
 from ccd_lightning import functional as F
-from ccd_lightning.backbones import BPRMF, EmbeddingBackbone, LightGCN, evaluating
+from ccd_lightning.backbones import BPRMF, EmbeddingBackbone, LightGCN
 from ccd_lightning.data import BlockTable, ContinualDataModule
-from ccd_lightning.data.loader import EvaluationLoader
-from ccd_lightning.modules import BlockMetrics, Teacher
+from ccd_lightning.modules import Teacher
 from ccd_lightning.objectives import GraphDistillation, OldKnowledge
 from ccd_lightning.types import Split, Stage, StageKind, StageSettings
 
@@ -77,20 +77,7 @@ def _learn(
                 teacher.training_step(batch, index).backward()
                 optimizer.step()
     teacher.end_stage()
-    return _recalls(backbone, stream, block)
-
-
-@torch.no_grad()
-def _recalls(backbone: EmbeddingBackbone, stream: ContinualDataModule, last: int) -> list[float]:
-    """Test Recall@20 on D_0, ..., D_last by full ranking."""
-    metrics = [BlockMetrics((20,)) for _ in range(last + 1)]
-    with evaluating(backbone):
-        for batch in EvaluationLoader(list(stream.blocks[: last + 1]), Split.TEST, 512):
-            known = int((batch.users < backbone.num_users).sum())
-            scores = backbone.scores(batch.users[:known])
-            for metric, targets in zip(metrics, batch.targets, strict=True):
-                metric.update(scores, targets, known)
-    return [metric.compute()["all"]["recall@20"] for metric in metrics]
+    return recalls(backbone, stream, block, Split.TEST)
 
 
 if __name__ == "__main__":

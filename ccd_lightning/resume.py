@@ -88,6 +88,7 @@ def restore_stream(
         if backbone.known_block >= 0:
             backbone.observe(stream.history(backbone.known_block))
     trainer.record.load_state_dict(state["record"])
+    system.student.backbone.settle(trainer.record.student_role() == "distilled")
     trainer.last_stage = stage_from_state(state["stage"])
     _note_going_on(trainer, saved, trainer.last_stage.name, saved.finished[: saved.finished.index(path)])
     trainer.stages_done = state["stages_done"]

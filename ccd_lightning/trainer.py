@@ -149,7 +149,7 @@ class StreamTrainer(Trainer):
     def _learn_stage(self, system: CollaborativeDistillation, stream: ContinualDataModule, stage: Stage) -> None:
         started = time.monotonic()
         settings = self.plan.settings(stage)
-        system.to(self.strategy.root_device)
+        system.get_ready(self.strategy.root_device)
         self.stage = stage
         stream.valid_blocks = tuple(range(stage.block + 1)) if settings.monitor_seen else (stage.block,)
         self._call("on_stage_start", system, stage)

@@ -128,6 +128,9 @@ class Backbone(nn.Module, ABC):
     def observe(self, history: History) -> None:
         """See the data so far: renew a graph or the input rows. Called whenever a block begins and after loading."""
 
+    def settle(self, is_deployed: bool) -> None:
+        """Stand as it is deployed, when it has been distilled, or else as it learns; most models do not tell these apart."""
+
     @contextmanager
     def shared(self) -> Iterator[None]:
         """Within one training step, compute what several objectives need (a propagation) only once."""

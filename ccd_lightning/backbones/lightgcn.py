@@ -46,10 +46,18 @@ class LightGCN(EmbeddingBackbone):
         edge_decay: weight of an edge for each block of its age, in (0, 1]; an edge of D_j weighs ``edge_decay ** (k - j)``
             in the ``cumulative`` graph of D_k. Near 0 the graph is that of the present block, but for entities that do not
             occur in it: they keep the edges they had.
+        deployed_decay: ``edge_decay`` of a cumulative graph over which a student that learns over ``block`` graphs is deployed
+            when it has been distilled, so that it does not lose sight of the old edges; ``None`` deploys it over the graph that
+            it learned over. Whatever is learned stays the same.
     """
 
     def __init__(
-        self, dim: int = 64, num_layers: int = 2, graph: GraphMode = "cumulative", edge_decay: float = 1.0
+        self,
+        dim: int = 64,
+        num_layers: int = 2,
+        graph: GraphMode = "cumulative",
+        edge_decay: float = 1.0,
+        deployed_decay: float | None = None,
     ) -> None:
         super().__init__(dim)
         if num_layers < 0:
@@ -60,10 +68,20 @@ class LightGCN(EmbeddingBackbone):
             raise ValueError(
                 f"`edge_decay` is {edge_decay}, but the edges of a `{graph}` graph are all of one age: set `graph: cumulative`."
             )
+        if deployed_decay is not None:
+            require_number("deployed_decay", deployed_decay, above=0, most=1)
+            if graph != "block":
+                raise ValueError(
+                    f"`deployed_decay` is {deployed_decay}, but it is for a model that learns over block graphs, and `graph` is"
+                    f" `{graph}`: set `graph: block`, or leave it out."
+                )
         self.num_layers = num_layers
         self.graph = graph
         self.edge_decay = edge_decay
+        self.deployed_decay = deployed_decay
         self._graph: _Graph | None = None
+        self._deployed_graph: _Graph | None = None
+        self._is_settled = False
         self._shared: list[Tensor] | None = None
         self._sharing = False
         self._frozen: tuple[tuple[int, ...], list[Tensor]] | None = None
@@ -79,18 +97,19 @@ class LightGCN(EmbeddingBackbone):
     def reset(self, generator: torch.Generator) -> None:
         """Forget everything, the graph too."""
         super().reset(generator)
-        self._graph, self._frozen = None, None
+        self._graph, self._deployed_graph, self._frozen = None, None, None
 
     def observe(self, history: History) -> None:
-        """Build the graph over the users and items known after the present block."""
-        edges = history.train("cumulative" if self.graph == "cumulative" else "block")
-        weights = None
-        if self.edge_decay < 1:
-            ages = [torch.full((block.train.size,), history.block.index - block.index) for block in history.blocks]
-            weights = self.edge_decay ** torch.cat(ages).double()
-        sizes = (history.block.num_users, history.block.num_items)
-        self._graph = _Graph(F.normalised_adjacency(edges.users, edges.items, *sizes, weights))
-        self._frozen = None
+        """Build the graphs over the users and items known after the present block."""
+        self._graph = _graph_of(history, self.graph == "cumulative", self.edge_decay)
+        self._deployed_graph = self._graph
+        if self.deployed_decay is not None and len(history.blocks) > 1:
+            self._deployed_graph = _graph_of(history, True, self.deployed_decay)
+        self.settle(False)
+
+    def settle(self, is_deployed: bool) -> None:
+        """Propagate over the graph of the deployed model, or over the one that is learned over."""
+        self._is_settled, self._frozen = is_deployed, None
 
     @contextmanager
     def shared(self) -> Iterator[None]:
@@ -135,6 +154,18 @@ class LightGCN(EmbeddingBackbone):
 
     def _propagate(self) -> list[Tensor]:
         user, item = self.user_embedding, self.item_embedding
-        if self._graph is None:
+        graph = self._deployed_graph if self._is_settled else self._graph
+        if graph is None:
             return [user, item]
-        return F.lightgcn_propagation(self._graph.like(user), user, item, self.num_layers)
+        return F.lightgcn_propagation(graph.like(user), user, item, self.num_layers)
+
+
+def _graph_of(history: History, is_cumulative: bool, decay: float) -> _Graph:
+    """The graph of the present block, or of all blocks with edges that fade by their age."""
+    edges = history.train("cumulative" if is_cumulative else "block")
+    weights = None
+    if decay < 1:
+        ages = [torch.full((block.train.size,), history.block.index - block.index) for block in history.blocks]
+        weights = decay ** torch.cat(ages).double()
+    sizes = (history.block.num_users, history.block.num_items)
+    return _Graph(F.normalised_adjacency(edges.users, edges.items, *sizes, weights))

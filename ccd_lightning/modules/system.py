@@ -121,6 +121,15 @@ class CollaborativeDistillation(LightningModule):
         """Who can be measured: the student knows nobody before its first distillation, nor do teachers before theirs."""
         return tuple(role for role in TESTED if self.scorer(role).num_users)
 
+    def get_ready(self, device: torch.device) -> None:
+        """Stand on the device as it learns, before a stage begins and whatever teaches in it ranks.
+
+        Args:
+            device: where the stage is learned.
+        """
+        self.to(device)
+        self.student.backbone.settle(False)
+
     def learner(self, stage: Stage) -> Recommender:
         """The module that learns in a stage."""
         return self.student if stage.teacher is None else self.members()[stage.teacher]

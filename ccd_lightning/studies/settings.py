@@ -28,10 +28,12 @@ LATER = (
     "model.student.new_rows_topk",
     "model.student.backbone.graph",
     "model.student.backbone.edge_decay",
+    "model.student.backbone.deployed_decay",
     "model.teachers.*.new_rows",
     "model.teachers.*.new_rows_topk",
     "model.teachers.*.backbone.graph",
     "model.teachers.*.backbone.edge_decay",
+    "model.teachers.*.backbone.deployed_decay",
 )
 """Settings that change nothing before D_1; ``*`` stands for every teacher. A test tries each of them."""
 

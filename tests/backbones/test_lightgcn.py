@@ -132,9 +132,13 @@ def test_decay_nearly_zero_is_the_block_graph_for_those_who_occur_in_it():
         ({"edge_decay": 1.5}, "`edge_decay` is 1.5, but must be above 0 and at most 1"),
         ({"edge_decay": 0.5, "graph": "block"}, "edges of a `block` graph are all of one age: set `graph: cumulative`"),
         ({"edge_decay": 0.5, "graph": "fold"}, "edges of a `fold` graph are all of one age"),
+        ({"deployed_decay": 0.0, "graph": "block"}, "`deployed_decay` is 0.0, but must be above 0"),
+        ({"deployed_decay": 1.5, "graph": "block"}, "`deployed_decay` is 1.5, but must be above 0 and at most 1"),
+        ({"deployed_decay": 0.5}, "learns over block graphs, and `graph` is `cumulative`: set `graph: block`"),
+        ({"deployed_decay": 0.5, "graph": "fold"}, "learns over block graphs, and `graph` is `fold`"),
     ],
 )
-def test_edge_decay_is_checked(options, message):
+def test_decays_are_checked(options, message):
     with pytest.raises(ValueError, match=message):
         LightGCN(4, **options)
 

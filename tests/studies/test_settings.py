@@ -21,21 +21,23 @@ MF = "ccd_lightning.backbones.BPRMF"
 UPDATE = {"max_epochs": 2, "learning_rate": 0.5, "batch_size": 77, "past": 1.0}
 
 
-def system(graph: str, edge_decay: float, new_rows: str, topk: int) -> dict[str, Any]:
+def system(graph: str, edge_decay: float, deployed_decay: float | None, new_rows: str, topk: int) -> dict[str, Any]:
     """A student and two teachers."""
     rows = {"new_rows": new_rows, "new_rows_topk": topk}
 
     def member(kind: str, dim: int) -> dict[str, Any]:
         name = f"ccd_lightning.modules.{kind}"
-        backbone = {"class_path": GCN, "init_args": {"dim": dim, "graph": graph, "edge_decay": edge_decay}}
+        graphs = {"graph": graph, "edge_decay": edge_decay, "deployed_decay": deployed_decay}
+        backbone = {"class_path": GCN, "init_args": {"dim": dim, **graphs}}
         return {"class_path": name, "init_args": {**rows, "backbone": backbone}}
 
     return {"student": member("Student", 4), "teachers": [member("Teacher", 8), member("Teacher", 8)]}
 
 
-FIRST = {"model": system("fold", 1.0, "neighbours", 20)}
+FIRST = {"model": system("fold", 1.0, None, "neighbours", 20)}
+DEPLOYED_ELSEWHERE = {"model": system("block", 1.0, 0.5, "neighbours", 20)}
 LAST = {
-    "model": system("cumulative", 0.5, "random", 7),
+    "model": system("cumulative", 0.5, None, "random", 7),
     "trainer": {
         "plan": {
             "student_update": UPDATE,
@@ -69,7 +71,7 @@ def reaches(settings: Any, names: list[str]) -> bool:
 
 def test_what_is_said_to_come_later_changes_nothing_on_the_first_block(tmp_path: Path) -> None:
     states = []
-    for name, content in (("first", FIRST), ("last", LAST)):
+    for name, content in (("first", FIRST), ("last", LAST), ("elsewhere", DEPLOYED_ELSEWHERE)):
         files = [CCD, overlay(tmp_path, name, content)]
         configs = [part for file in files for part in ("--config", file)]
         folder = str(tmp_path / name / "run")
@@ -77,11 +79,12 @@ def test_what_is_said_to_come_later_changes_nothing_on_the_first_block(tmp_path:
         states.append(read_checkpoint(checkpoints_in(Path(folder))[-1]))
     merged = merged_settings([CCD, overlay(tmp_path, "last", LAST)])
     assert all(reaches(merged, key.split(".")) for key in LATER), "LAST leaves a setting untried"
-    for name, tensor in states[0]["system"].items():
-        assert torch.equal(tensor, states[1]["system"][name]), name
-    assert states[0]["record"]["matrices"] == states[1]["record"]["matrices"]
-    families = {family_of(merged_settings([CCD, overlay(tmp_path, "any", content)])) for content in (FIRST, LAST)}
-    assert len(families) == 1
+    for other in states[1:]:
+        for name, tensor in states[0]["system"].items():
+            assert torch.equal(tensor, other["system"][name]), name
+        assert states[0]["record"]["matrices"] == other["record"]["matrices"]
+    contents = (FIRST, LAST, DEPLOYED_ELSEWHERE)
+    assert len({family_of(merged_settings([CCD, overlay(tmp_path, "any", content)])) for content in contents}) == 1
 
 
 @pytest.mark.parametrize(
