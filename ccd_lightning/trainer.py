@@ -162,10 +162,10 @@ class StreamTrainer(Trainer):
         learner.end_stage()
         epochs = self.current_epoch - learner.first_epoch
         self.record.add_seconds(stage, time.monotonic() - started, epochs, self.epochs_of(settings), learner.recalls)
+        system.student.backbone.settle(self.record.student_role() == "distilled")
         if stage.is_last_of_kind:
             self._measure(system, stream, MEASURED[stage.kind], stage.block)
-        self.last_stage = stage
-        self.stages_done += 1
+        self.last_stage, self.stages_done = stage, self.stages_done + 1
         self._call("on_stage_end", system, stage)
         self.stage = None
 

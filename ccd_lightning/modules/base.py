@@ -24,7 +24,7 @@ from ccd_lightning.metrics import RankingMetrics
 from ccd_lightning.modules.evaluation import rank_block
 from ccd_lightning.objectives import ExperienceReplay, Objective, OwnLoss
 from ccd_lightning.seeding import seeded_generator
-from ccd_lightning.types import Batch, EvaluationBatch, Stage, StageKind, StageSettings
+from ccd_lightning.types import Batch, EvaluationBatch, Stage, StageSettings
 
 MONITOR = "valid/recall@20"
 """What early stopping and best-state keeping watch."""
@@ -139,7 +139,6 @@ class Recommender(LightningModule):
         self.objectives = nn.ModuleList()
         self._parameters_of_objectives = []
         self.excluded = None
-        self.backbone.settle(self.stage is not None and self.stage.kind is StageKind.DISTILLATION)
 
     def refresh(self, epoch: int) -> None:
         """Redraw the samples that depend on the model's present state.

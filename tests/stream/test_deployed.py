@@ -75,8 +75,10 @@ def test_only_the_distilled_student_is_measured_over_old_edges(tmp_path: Path, r
     assert torch.equal(system(users), decayed.scores(users))
 
 
-def test_what_is_loaded_is_what_was_deployed(tmp_path: Path, run_stream: RunStream) -> None:
-    trainer, system = run_stream(tmp_path, system=system_of(DECAY))
+@pytest.mark.parametrize("later", [["teacher_update", "distillation"], ["distillation", "teacher_update"]])
+def test_what_is_loaded_is_what_was_deployed(tmp_path: Path, run_stream: RunStream, later: Any) -> None:
+    plan = StreamPlan(cycle=["student_update", *later])
+    trainer, system = run_stream(tmp_path, system=system_of(DECAY), plan=plan)
     loaded, tester = system_of(DECAY), StreamTrainer(accelerator="cpu", logger=False, default_root_dir=tmp_path)
     tester.test(loaded, datamodule=ContinualDataModule(small_source()), ckpt_path="last", verbose=False)
     found = [blocks["all"]["recall@20"] for blocks in loaded.test_results()["student"].values()]
