@@ -41,8 +41,9 @@ LATER = (
 def merged_settings(files: Iterable[str]) -> dict[str, Any]:
     """What files laid over each other say together, without the ``init_args`` that classes put between the keys.
 
-    As on the command line, mappings are merged and anything else is replaced; so is a class's whole mapping if a later file
-    names another class.
+    As on the command line, mappings are merged, classes in a list one by one if the later file lists as many, and anything else
+    is replaced. Where a later file names another class, the command line keeps what that class takes too; here all of it is
+    kept: telling two settings apart for nothing costs time, taking them for the same would cost truth.
 
     Args:
         files: names of YAML files.
@@ -93,11 +94,15 @@ def _flattened(content: Any) -> Any:
 
 
 def _laid_over(below: Any, above: Any) -> Any:
+    if isinstance(below, list) and isinstance(above, list) and len(below) == len(above):
+        return [_laid_over(*pair) if _is_class(pair[0]) else pair[1] for pair in zip(below, above, strict=True)]
     if not isinstance(below, dict) or not isinstance(above, dict):
         return above
-    if "class_path" in above and above["class_path"] != below.get("class_path", above["class_path"]):
-        return above
     return {**below, **{key: _laid_over(below.get(key), value) for key, value in above.items()}}
+
+
+def _is_class(content: Any) -> bool:
+    return isinstance(content, dict) and "class_path" in content
 
 
 def _leaves(content: Any, place: str = "") -> Iterable[tuple[str, Any]]:

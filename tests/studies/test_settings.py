@@ -124,22 +124,54 @@ def agrees(said: Any, parsed: Any, place: str = "") -> None:
         assert said == parsed, place
 
 
+def parsed_by_the_command_line(files: list[str], capsys: pytest.CaptureFixture[str]) -> Any:
+    with pytest.raises(SystemExit):
+        main(["fit", *(part for file in files for part in ("--config", file)), "--print_config"])
+    return flat(yaml.safe_load(capsys.readouterr().out))
+
+
 @pytest.mark.parametrize("above", [LAST, {"distillation": {"exclusion": 3}}, {"model": {"student": {
     "class_path": "ccd_lightning.modules.Student", "init_args": {"backbone": {"class_path": GCN}}}}}])  # fmt: skip
 def test_files_merge_as_on_the_command_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], above: dict[str, Any]
 ) -> None:
     files = [CCD, str(CONFIGS / "fine_tuning.yaml"), overlay(tmp_path, "above", above)]
-    with pytest.raises(SystemExit):
-        main(["fit", *(part for file in files for part in ("--config", file)), "--print_config"])
-    parsed = flat(yaml.safe_load(capsys.readouterr().out))
-    agrees(merged_settings(files), parsed)
+    agrees(merged_settings(files), parsed_by_the_command_line(files, capsys))
 
 
-def test_another_class_brings_its_own_settings(tmp_path: Path) -> None:
-    other = {"model": {"student": {"init_args": {"backbone": {"class_path": GCN}}}}}
-    merged = merged_settings([CCD, overlay(tmp_path, "other", other)])
-    assert merged["model"]["student"]["backbone"] == {"class_path": GCN}
+@pytest.mark.parametrize("number", [2, 1])
+@pytest.mark.parametrize("kind", ["BPRMF", "LightGCN"])
+def test_classes_in_a_list_merge_as_on_the_command_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], number: int, kind: str
+) -> None:
+    def teachers(count: int, name: str, backbone: dict[str, Any], **settings: Any) -> dict[str, Any]:
+        model = {"class_path": f"ccd_lightning.backbones.{name}", "init_args": backbone}
+        teacher = {"class_path": "ccd_lightning.modules.Teacher", "init_args": {"backbone": model, **settings}}
+        return {"model": {"teachers": [teacher] * count}}
+
+    below = teachers(2, "LightGCN", {"dim": 5, "num_layers": 3}, new_rows="random", clusters=3)
+    files = [CCD, overlay(tmp_path, "below", below), overlay(tmp_path, "above", teachers(number, kind, {}, clusters=4))]
+    parsed = parsed_by_the_command_line(files, capsys)["model"]["teachers"]
+    found = merged_settings(files)["model"]["teachers"]
+    assert len(found) == len(parsed) == number
+    for mine, its in zip(found, parsed, strict=True):
+        assert mine["clusters"] == its["clusters"] == 4
+        assert mine.get("new_rows", "neighbours") == its["new_rows"] == ("random" if number == 2 else "neighbours")
+        assert mine["backbone"].get("dim", 64) == its["backbone"]["dim"] == (5 if number == 2 else 64)
+        assert mine["backbone"]["class_path"] == its["backbone"]["class_path"]
+
+
+def test_another_class_keeps_what_it_takes_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def student(name: str, backbone: dict[str, Any]) -> dict[str, Any]:
+        model = {"class_path": f"ccd_lightning.backbones.{name}", "init_args": backbone}
+        return {"model": {"student": {"class_path": "ccd_lightning.modules.Student", "init_args": {"backbone": model}}}}
+
+    below = overlay(tmp_path, "below", student("LightGCN", {"dim": 5, "num_layers": 3}))
+    files = [CCD, below, overlay(tmp_path, "above", student("BPRMF", {}))]
+    parsed = parsed_by_the_command_line(files, capsys)["model"]["student"]["backbone"]
+    merged = merged_settings(files)["model"]["student"]["backbone"]
+    assert parsed == {"class_path": "ccd_lightning.backbones.BPRMF", "dim": 5}
+    assert merged == {**parsed, "num_layers": 3}
 
 
 @pytest.mark.parametrize(

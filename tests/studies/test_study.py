@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,16 @@ def test_every_study_names_files_that_exist(path: Path, monkeypatch: pytest.Monk
     assert len(study.runs) == len(study.methods) * len(study.seeds)
     assert len({run.folder for run in study.runs}) == len(study.runs)
     assert study.ours in study.methods
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_methods_of_a_study_differ(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = read(path, monkeypatch)
+    said: dict[str, str] = {}
+    for run in (run for run in study.runs if run.seed == study.seeds[0]):
+        # A default of the configuration that an overlay ought to set back would make two methods of different names the same.
+        settings = json.dumps(run.settings, sort_keys=True)
+        assert said.setdefault(settings, run.method) == run.method
 
 
 @pytest.mark.parametrize(
