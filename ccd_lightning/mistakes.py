@@ -28,6 +28,7 @@ _UNION = "Does not validate against any"
 _NOISE = re.compile(
     rf"{_UNION}|Subtypes:|Errors:|Given value|Expected a <class 'NoneType'>|Expected a path but|^\[?'?NestedArg"
 )
+_GIVEN = re.compile(r"^\s*Given value: (?P<value>.{1,80})$", re.MULTILINE)
 _KEY = re.compile(r'Parser key "(?P<key>[^"]+)":\s*')
 _CLASS = re.compile(r"Problem with given class_path '(?P<path>[^']+)':\s*")
 _UNKNOWN_OPTION = re.compile(
@@ -121,6 +122,11 @@ def read_complaint(message: str) -> Complaint:
     # Types are named as users write them.
     reason = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", "; ".join(reasons)) or _one_line(message)
     reason = re.sub(r"a typing\.Literal\[([^\]]*)\]", r"one of \1", reason)
+    reason = re.sub(r"\ba int\b", "an int", reason)
+    given = _GIVEN.search(message)
+    if given and reason.startswith("Expected ") and "Got value" not in reason:
+        # A union tells the value once, below what each of its branches has to say.
+        reason += f". Got value: {given['value']}"
     return Complaint(".".join(keys), class_path, reason)
 
 

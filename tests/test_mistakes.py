@@ -55,7 +55,7 @@ CCD = ["--config", str(ROOT / "configs" / "ccd.yaml")]
             "`model.teachers` is a list of 2: lists are set whole, in a YAML overlay, so `--model.teachers.backbone.dim`",
         ),
         (["--model.teachers.init_args.new_rows=zero"], "`model.teachers` is a list of 2"),
-        (["--trainer.max_epochs", "many"], "`trainer.max_epochs`: Expected a int. Got value: many"),
+        (["--trainer.max_epochs", "many"], "`trainer.max_epochs`: Expected an int. Got value: many"),
         (["--model.student.new_rows", "zero"], "`model.student.new_rows`: Expected one of 'neighbours', 'one_hop'"),
         (["--trainer.plan.base.learning_rate", "fast"], "`trainer.plan.base.learning_rate`: Expected a float"),
         (["--trainer.plan.base.learning_rate", "0"], "`learning_rate` is 0.0, but must be above 0"),
@@ -229,6 +229,14 @@ def test_complaint_is_the_innermost_one() -> None:
   Given value: {'b': 1}"""
     assert read_complaint(message) == ("a.b.c", "x.A", "Expected a float. Got value: fast")
     assert explain(message, []).startswith("`a.b.c`: Expected a float. Got value: fast. `--help`")
+
+
+@pytest.mark.parametrize("value", ["many", "2.5"])
+def test_complaint_about_an_optional_number_says_what_was_found(value: str) -> None:
+    parser = KindParser(exit_on_error=True)
+    parser.add_argument("--sample", type=int | None)
+    with pytest.raises(MisconfigurationException, match=rf"^`sample`: Expected an int\. Got value: {value}\. `--help`"):
+        parser.parse_args(["--sample", value])
 
 
 @pytest.mark.parametrize("message", ["", "something new\nin two lines", 'Parser key "a":', "invalid choice: 'x'"])
