@@ -4,7 +4,7 @@ from ccd_lightning.callbacks.distillation import DistillationCallback
 from ccd_lightning.callbacks.progress import StreamProgress
 from ccd_lightning.callbacks.recommendations import Recommendations
 from ccd_lightning.callbacks.report import StreamReport
-from ccd_lightning.callbacks.settings import GenerationSettings, GraphSettings, ReplaySettings
+from ccd_lightning.callbacks.settings import GenerationSettings, GraphSettings, ReplaySettings, TeacherReplaySettings
 from ccd_lightning.callbacks.stream_checkpoint import StreamCheckpoint
 from ccd_lightning.callbacks.wandb_stream import WandbStream, trial_folder
 
@@ -17,6 +17,7 @@ __all__ = [
     "StreamCheckpoint",
     "StreamProgress",
     "StreamReport",
+    "TeacherReplaySettings",
     "WandbStream",
     "trial_folder",
 ]

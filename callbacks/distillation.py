@@ -9,7 +9,7 @@ import torch
 from typing_extensions import override
 
 from ccd_lightning.backbones import MultVAE
-from ccd_lightning.callbacks.settings import GenerationSettings, GraphSettings, ReplaySettings
+from ccd_lightning.callbacks.settings import GenerationSettings, GraphSettings, ReplaySettings, TeacherReplaySettings
 from ccd_lightning.checks import by_block, require_number, require_whole, require_word
 from ccd_lightning.data import ContinualDataModule, PairSet, Span
 from ccd_lightning.hooks import StreamCallback
@@ -48,7 +48,8 @@ class DistillationCallback(StreamCallback):
         graph: the teachers' own continual learning.
         stability_momentum: weight of the past in the stability proxy, by block, near 1.
         plasticity_momentum: weight of the past in the plasticity proxy, by block, near 0.
-        exclusion: places of the rankings of teacher system, student and proxies that are never drawn as negatives; 0 for none.
+        exclusion: places of the rankings of teacher system, distilled student and replayed proxies that are never drawn as
+            negatives in the student's update; 0 for none.
         observed: which train interactions are left out of the rankings.
     """
 
@@ -56,7 +57,7 @@ class DistillationCallback(StreamCallback):
         self,
         generation: GenerationSettings | None = None,
         student_replay: ReplaySettings | None = None,
-        teacher_replay: ReplaySettings | None = None,
+        teacher_replay: TeacherReplaySettings | None = None,
         graph: GraphSettings | None = None,
         stability_momentum: float | list[float] = 0.9,
         plasticity_momentum: float | list[float] = 0.1,
@@ -72,7 +73,7 @@ class DistillationCallback(StreamCallback):
         require_word("observed", observed, Span)
         self.generation = generation or GenerationSettings()
         self.student_replay = student_replay or ReplaySettings()
-        self.teacher_replay = teacher_replay or ReplaySettings(student=3, decay=5.0)
+        self.teacher_replay = teacher_replay or TeacherReplaySettings()
         self.graph = graph or GraphSettings()
         self.momenta = {"stability": stability_momentum, "plasticity": plasticity_momentum}
         self.exclusion = exclusion
@@ -108,7 +109,7 @@ class DistillationCallback(StreamCallback):
             system.update_proxy(name, per_block(self.momenta[name], stage.block))
         system.to(trainer.strategy.root_device)
         stream = trainer.stream
-        sources = self._replay_sources(system, stream, stage.block, self.student_replay, with_student=False)
+        sources = self._replay_sources(system, stream, stage.block, self.student_replay)
         scorers: list[Scorer] = [system.teacher_system(), system.student.backbone]
         system.student.excluded = self._exclusion(stream, stage.block, scorers, sources, system.device)
         self._add_replay(system.student, sources, self.student_replay)
@@ -122,7 +123,7 @@ class DistillationCallback(StreamCallback):
         if past is not None:
             teacher.objectives.append(past)
         if self._sources is None:
-            self._sources = self._replay_sources(system, stream, stage.block, self.teacher_replay, with_student=True)
+            self._sources = self._replay_sources(system, stream, stage.block, self.teacher_replay)
         self._add_replay(teacher, self._sources, self.teacher_replay)
 
     def _teach_new_student(self, trainer: StreamTrainer, system: CollaborativeDistillation, stage: Stage) -> None:
@@ -150,20 +151,16 @@ class DistillationCallback(StreamCallback):
         stream: ContinualDataModule,
         block: int,
         settings: ReplaySettings,
-        with_student: bool,
     ) -> list[ReplaySource]:
         observed = stream.history(block).observed(self.observed)
-        memory: list[tuple[str, Scorer, float]] = [
-            ("stability", system.proxy("stability"), per_block(settings.stability, block)),
-            ("plasticity", system.proxy("plasticity"), per_block(settings.plasticity, block)),
-        ]
-        if with_student:
-            memory.append(("student", system.student.backbone, per_block(settings.student, block)))
+        scorers: dict[str, Scorer] = {name: system.proxy(name) for name in PROXIES}
+        scorers["student"] = system.student.backbone
+        samples = {name: int(per_block(number, block)) for name, number in settings.samples().items()}
         places = int(per_block(settings.top_n, block))
         return [
-            ReplaySource(name, top_items(scorer, places, observed, system.device), int(samples))
-            for name, scorer, samples in memory
-            if samples > 0 and scorer.num_users > 0
+            ReplaySource(name, top_items(scorers[name], places, observed, system.device), number)
+            for name, number in samples.items()
+            if number > 0 and scorers[name].num_users > 0
         ]
 
     def _add_replay(self, learner: Recommender, sources: list[ReplaySource], settings: ReplaySettings) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from typing_extensions import override
+
 from ccd_lightning.checks import by_block, require_number, require_whole
 from ccd_lightning.objectives import per_block
 
@@ -39,13 +41,12 @@ class GenerationSettings:
 
 @dataclass
 class ReplaySettings:
-    """What is replayed into a learning model; lists hold one value for each block k = 1, 2, ....
+    """What is replayed into the student; lists hold one value for each block k = 1, 2, ....
 
     Args:
         top_n: places of a source's ranking from which pairs are drawn.
         stability: pairs a user from the stability proxy; 0 leaves it out.
         plasticity: pairs a user from the plasticity proxy.
-        student: pairs a user from the updated student, for teachers alone.
         eps: sharpness of the rank discrepancy; 0 draws uniformly.
         scale: weight at the first epoch.
         decay: epochs over which the weight falls by e; null keeps it as it is.
@@ -54,7 +55,6 @@ class ReplaySettings:
     top_n: int | list[int] = 100
     stability: int | list[int] = 3
     plasticity: int | list[int] = 3
-    student: int | list[int] = 0
     eps: float = 1e-4
     scale: float = 0.5
     decay: float | None = 10.0
@@ -63,8 +63,8 @@ class ReplaySettings:
         """Refuse values that nothing can be replayed with."""
         for name, value in by_block("top_n", self.top_n):
             require_whole(name, value, 1)
-        for source in ("stability", "plasticity", "student"):
-            for name, value in by_block(source, getattr(self, source)):
+        for source in self.samples():
+            for name, value in by_block(source, self.samples()[source]):
                 require_whole(name, value, 0)
             self._require_enough_places(source)
         require_number("eps", self.eps, least=0)
@@ -72,9 +72,13 @@ class ReplaySettings:
         if self.decay is not None:
             require_number("decay", self.decay, above=0)
 
+    def samples(self) -> dict[str, int | list[int]]:
+        """Pairs a user from each source."""
+        return {"stability": self.stability, "plasticity": self.plasticity}
+
     def _require_enough_places(self, source: str) -> None:
         """Pairs are drawn without replacement from the first places."""
-        samples = getattr(self, source)
+        samples = self.samples()[source]
         lengths = [len(value) for value in (self.top_n, samples) if isinstance(value, list)]
         for block in range(1, max(lengths, default=1) + 1):
             drawn, places = per_block(samples, block), per_block(self.top_n, block)
@@ -83,6 +87,23 @@ class ReplaySettings:
                     f"`{source}` is {drawn} at block {block}, but pairs are drawn from `top_n` = {places} places: raise"
                     f" `top_n`, or draw at most as many."
                 )
+
+
+@dataclass
+class TeacherReplaySettings(ReplaySettings):
+    """What is replayed into the teachers: as into the student, and what the updated student itself ranks high.
+
+    Args:
+        student: pairs a user from the updated student; 0 leaves it out.
+    """
+
+    decay: float | None = 5.0
+    student: int | list[int] = 3
+
+    @override
+    def samples(self) -> dict[str, int | list[int]]:
+        """Pairs a user from each source."""
+        return {**super().samples(), "student": self.student}
 
 
 @dataclass

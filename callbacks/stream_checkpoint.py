@@ -42,7 +42,8 @@ class StreamCheckpoint(StreamCallback):
     Args:
         keep_last: checkpoints kept beside the last one of every block; must be at least 1.
         keep_blocks: keep the last checkpoint of every block for good.
-        every_seconds: least time between two saves within a stage, at the ends of epochs; this much work is lost at most.
+        every_seconds: least time between two saves within a stage, at the ends of epochs; this much work and an epoch are lost
+            at most.
     """
 
     def __init__(self, keep_last: int = 2, keep_blocks: bool = True, every_seconds: float = 60.0) -> None:

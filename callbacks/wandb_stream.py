@@ -43,7 +43,7 @@ class WandbStream(StreamCallback):
     It reads what :class:`StreamReport` measures, so that callback stands before it.
 
     Args:
-        artifact: whether to log the student, as `export` writes it, after every block.
+        artifact: whether to log the student, as `export --seen false` writes it, after every block.
     """
 
     def __init__(self, artifact: bool = True) -> None:

@@ -57,7 +57,7 @@ def _refuse_parts_of_lists(arguments: list[str], contents: list[Any]) -> None:
         # A list that the command line sets itself, or adds to, goes on there.
         if found and not option.endswith(".help") and not {place, f"{place}+"} & set(given):
             raise MisconfigurationException(
-                f"`{place}` is a list of {len(found)}: lists are set whole, in a YAML overlay, so `--{option}` is refused."
+                f"`{place}` is a list of {len(found)}: lists are set in a YAML overlay, so `--{option}` is refused."
             )
 
 

@@ -6,10 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jsonargparse import ArgumentParser
 from typing_extensions import override
 
 from ccd_lightning.backbones import BPRMF, ItemKNN, Popularity
-from ccd_lightning.callbacks import DistillationCallback, GenerationSettings, GraphSettings, ReplaySettings
+from ccd_lightning.callbacks import (
+    DistillationCallback,
+    GenerationSettings,
+    GraphSettings,
+    ReplaySettings,
+    TeacherReplaySettings,
+)
 from ccd_lightning.hooks import StreamCallback
 from ccd_lightning.modules import CollaborativeDistillation, Student, Teacher
 from ccd_lightning.objectives import GraphDistillation, Objective, RankingDistillation, Replay
@@ -68,6 +75,18 @@ def test_replay_without_decay_weighs_the_same_in_every_epoch(tmp_path: Path) -> 
     assert replay.weight(0) == replay.weight(7) == 0.5
     (replay,) = of_kind(seen["block1-teacher_update-0"], Replay)
     assert replay.weight(7) < replay.weight(0)
+
+
+def test_teacher_replay_of_which_one_thing_is_said_keeps_the_rest(tmp_path: Path) -> None:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(DistillationCallback, "distillation")
+    taken = parser.instantiate_classes(parser.parse_args(["--distillation.teacher_replay.top_n=50"])).distillation
+    assert taken.teacher_replay == TeacherReplaySettings(top_n=50, stability=3, plasticity=3, decay=5.0, student=3)
+    seen = objectives(tmp_path, teacher_replay=taken.teacher_replay)
+    (replay,) = of_kind(seen["block1-teacher_update-0"], Replay)
+    assert [source.name for source in replay.draw.sources] == ["stability", "plasticity", "student"]
+    (replay,) = of_kind(seen["block1-student_update"], Replay)
+    assert [source.name for source in replay.draw.sources] == ["stability", "plasticity"]
 
 
 def test_a_model_that_counts_teaches_and_takes_no_lesson(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from ccd_lightning.callbacks import (
     Recommendations,
     ReplaySettings,
     StreamCheckpoint,
+    TeacherReplaySettings,
 )
 from ccd_lightning.checkpoint import VERSION, checkpoints_in, read_checkpoint, write_checkpoint
 from ccd_lightning.cli import main
@@ -62,11 +63,14 @@ OUT_OF_RANGE: list[tuple[Callable[..., object], dict[str, list[Any]]]] = [
             "top_n": [0, -1, 2, [], [100, 2], [0], "many"],
             "stability": [-1, 101, [], [3, -1], [3, 500], 0.5],
             "plasticity": [-1, 101],
-            "student": [-1, 101],
             "eps": [-1e-9, NAN, INF],
             "scale": [-0.5, NAN],
             "decay": [0, -1.0, NAN],
         },
+    ),
+    (
+        TeacherReplaySettings,
+        {"top_n": [2, [100, 2]], "stability": [-1, 101], "student": [-1, 101, [], [3, 500], 0.5], "decay": [0]},
     ),
     (
         GenerationSettings,
@@ -168,7 +172,7 @@ def test_lists_longer_than_the_catalogue_take_all_of_it(tmp_path: Path, teacher:
     callback = DistillationCallback(
         GenerationSettings(list_length=10_000, sample=sample),
         ReplaySettings(top_n=10_000, stability=9_000, plasticity=10_000),
-        ReplaySettings(top_n=10_000, stability=9_000, student=1),
+        TeacherReplaySettings(top_n=10_000, stability=9_000, student=1),
         GraphSettings(weight=1.0, sample=10_000),
         exclusion=10_000,
     )

@@ -10,7 +10,13 @@ import pytest
 import torch
 
 from ccd_lightning.backbones import BPRMF, ItemKNN, LightGCN, Popularity
-from ccd_lightning.callbacks import DistillationCallback, GenerationSettings, ReplaySettings, StreamReport
+from ccd_lightning.callbacks import (
+    DistillationCallback,
+    GenerationSettings,
+    ReplaySettings,
+    StreamReport,
+    TeacherReplaySettings,
+)
 from ccd_lightning.data import ContinualDataModule
 from ccd_lightning.hooks import StreamCallback
 from ccd_lightning.modules import CollaborativeDistillation
@@ -19,12 +25,13 @@ from ccd_lightning.types import Split, StageSettings
 
 from .conftest import RunStream, small_source, small_system
 
-NOTHING = ReplaySettings(stability=0, plasticity=0, student=0)
+NOTHING = {"stability": 0, "plasticity": 0}
 
 
 def no_transfer() -> DistillationCallback:
     """Nobody teaches anybody."""
-    return DistillationCallback(GenerationSettings(user_weight=0.0, item_weight=0.0), NOTHING, NOTHING, exclusion=0)
+    no_lists, no_replay = GenerationSettings(user_weight=0.0, item_weight=0.0), ReplaySettings(**NOTHING)
+    return DistillationCallback(no_lists, no_replay, TeacherReplaySettings(**NOTHING, student=0), exclusion=0)
 
 
 class Disturb(StreamCallback):

@@ -161,6 +161,30 @@ def test_classes_in_a_list_merge_as_on_the_command_line(
         assert mine["backbone"]["class_path"] == its["backbone"]["class_path"]
 
 
+@pytest.mark.parametrize(
+    ("name", "updates"),
+    [
+        ("fine_tuning", ["student_update"]),
+        ("methods/fine_tuning", ["student_update", "teacher_update"]),
+        ("methods/one_time_distillation", ["student_update"]),
+        ("methods/distillation_only", ["teacher_update"]),
+    ],
+)
+def test_who_is_only_fine_tuned_rehearses_nothing(name: str, updates: list[str]) -> None:
+    """Over a configuration that rehearses, too."""
+    below = merged_settings([str(CONFIGS / "gowalla.yaml")])["trainer"]["plan"]
+    plan = merged_settings([str(CONFIGS / "gowalla.yaml"), str(CONFIGS / f"{name}.yaml")])["trainer"]["plan"]
+    assert all(below[update]["past"] == 1 and plan[update]["past"] == 0 for update in updates)
+
+
+@pytest.mark.parametrize("name", ["yelp", "gowalla"])
+def test_the_papers_models_take_one_negative_for_each_positive(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    plan = parsed_by_the_command_line([str(CONFIGS / "paper" / f"{name}.yaml")], capsys)["trainer"]["plan"]
+    stages = {key: value["negatives"] for key, value in plan.items() if isinstance(value, dict)}
+    assert stages == dict.fromkeys(stages, 1)
+    assert {"base", "student_update", "teacher_update", "distillation"} <= set(stages)
+
+
 def test_another_class_keeps_what_it_takes_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def student(name: str, backbone: dict[str, Any]) -> dict[str, Any]:
         model = {"class_path": f"ccd_lightning.backbones.{name}", "init_args": backbone}
