@@ -8,6 +8,7 @@ import time
 from contextlib import nullcontext
 from pathlib import Path
 from signal import Signals
+from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
@@ -90,6 +91,13 @@ class StreamCheckpoint(StreamCallback):
             self._save_unfinished(trainer, trainer.stage)
         if asked:
             self._stop(trainer, asked)
+
+    @override
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Note which blocks a state within a stage belongs to."""
+        if isinstance(trainer, StreamTrainer) and trainer.stage is not None:
+            known = trainer.stream.blocks[: trainer.stage.block + 1]
+            checkpoint["fingerprints"] = [block.fingerprint for block in known]
 
     @override
     def on_stage_end(self, trainer: StreamTrainer, system: CollaborativeDistillation, stage: Stage) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
+import io
 import os
 import pickle
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -59,7 +61,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     Raises:
         MisconfigurationException: if the draft could not be written, as on a full disk.
     """
-    draft = path.with_suffix(".tmp")
+    draft = path.with_name(f"{path.stem}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield draft
@@ -77,6 +79,70 @@ def whole_file(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def alone_in(folder: Path, advice: str) -> Iterator[int]:
+    """Keep other processes out of a folder for as long as the context lasts, or this process lives.
+
+    Args:
+        folder: made if it is not there.
+        advice: the end of the message if another process is in it.
+
+    Yields:
+        a descriptor of the folder; processes that inherit it keep others out too.
+
+    Raises:
+        MisconfigurationException: if another process is in it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    # The folder itself is locked, so that nothing is left in it.
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        # Some network file systems know no locks of folders.
+        with suppress(OSError):
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise MisconfigurationException(f"Another process works in {folder}: {advice}") from error
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def only_job_in(run: Path, is_first: bool) -> Iterator[None]:
+    """Let one job learn in a run's folder; its first process speaks for all of them.
+
+    Args:
+        run: the folder.
+        is_first: whether this is the first process of the job.
+    """
+    advice = "wait for it, or name another folder with `--trainer.default_root_dir`."
+    with alone_in(run, advice) if is_first else nullcontext():
+        yield
+
+
+def check_readable(owner: str, state: Any) -> None:
+    """Make sure that what is about to be saved can be read again, where nothing but tensors and plain values is.
+
+    Args:
+        owner: whose state it is.
+        state: what is to be saved.
+
+    Raises:
+        MisconfigurationException: if it holds anything else.
+    """
+    file = io.BytesIO()
+    try:
+        torch.save(state, file)
+        file.seek(0)
+        torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise MisconfigurationException(
+            f"`state_dict()` of {owner} could not be read from a checkpoint again ({why_unreadable(error)}): return tensors,"
+            " numbers, words, lists and dictionaries of them."
+        ) from error
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -82,6 +82,11 @@ def require_stream_options(options: Mapping[str, Any]) -> None:
         require_whole("accumulate_grad_batches", options["accumulate_grad_batches"], 1)
     for name, harmless, reason in (
         ("barebones", (None, False), "stages are judged by metrics, which it switches off"),
+        (
+            "fast_dev_run",
+            (None, False, 0),
+            "its few steps count over the whole stream, so later stages would learn nothing",
+        ),
         ("limit_test_batches", (None, 1.0), "a stream is measured on whole test splits"),
         ("max_steps", (None, -1), "steps count over the whole stream, so later stages would learn nothing"),
         ("max_time", (None,), "time counts over the whole stream, so later stages would learn nothing"),

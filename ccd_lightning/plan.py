@@ -26,7 +26,8 @@ class StreamPlan:
     """The (block, stage) list of a stream.
 
     On D_0 every teacher learns, then the student is distilled. On every later block the student is updated, then each teacher,
-    then the student is distilled from them (paper, Figure 2); blocks between two teacher cycles only update the student.
+    then the student is distilled from them (paper, Figure 2); blocks between two teacher cycles only update the student, and the
+    teachers learn them together with the next one that they do learn.
 
     Args:
         base: training of each teacher on D_0.

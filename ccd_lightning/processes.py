@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch.distributed as dist
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -49,10 +50,17 @@ class ChildWatch:
         self._processes = processes
         self._death: str | None = None
         self._seen = threading.Event()
+        self._ended = threading.Event()
+        self._starting = threading.Thread(target=self._await_start, daemon=True)
 
     def start(self) -> None:
         """Begin to wait, before the processes are started."""
-        threading.Thread(target=self._await_start, daemon=True).start()
+        self._starting.start()
+
+    def end(self) -> None:
+        """Wait no longer for processes to be started; those that were are watched for as long as they live."""
+        self._ended.set()
+        self._starting.join()
 
     def death(self, seconds: float = 1.0) -> str | None:
         """What was told about a process that a signal has killed, if there is one."""
@@ -60,8 +68,8 @@ class ChildWatch:
         return self._death
 
     def _await_start(self) -> None:
-        while not self._processes():
-            time.sleep(0.2)
+        while not self._processes() and not self._ended.wait(0.2):
+            pass
         for rank, process in enumerate(self._processes(), start=1):
             threading.Thread(target=self._await_end, args=(rank, process), daemon=True).start()
 
@@ -111,8 +119,7 @@ def surviving(trainer: Trainer, model: LightningModule) -> Iterator[None]:
     Raises:
         ProcessLostError: in place of an error that says that another process is gone.
     """
-    children = ChildWatch(lambda: getattr(trainer.strategy.launcher, "procs", []))
-    children.start()
+    children = _child_watch(trainer.strategy.launcher)
     try:
         yield
     except BaseException as error:
@@ -122,5 +129,20 @@ def surviving(trainer: Trainer, model: LightningModule) -> Iterator[None]:
                 callback.on_exception(trainer, model, error)
         if not is_lost_connection(error):
             raise
-        death = children.death()
+        death = children.death() if children else None
         raise ProcessLostError(death or f"Another process of the run is gone. {GO_ON}", bool(death)) from error
+    finally:
+        if children:
+            children.end()
+
+
+def _child_watch(launcher: Any) -> ChildWatch | None:
+    """A watch that has begun, where the strategy's launcher starts processes; there is none for a process of its own.
+
+    It holds the launcher alone, since the Trainer would keep models and data alive for as long as the processes are.
+    """
+    if not hasattr(launcher, "procs"):
+        return None
+    children = ChildWatch(lambda: launcher.procs)
+    children.start()
+    return children

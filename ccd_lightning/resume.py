@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,8 @@ from ccd_lightning.backbones import Backbone
 from ccd_lightning.checkpoint import (
     FOLDER,
     Saved,
+    check_readable,
+    find_saved,
     has_saved,
     read_checkpoint,
     refuse_second_stream,
@@ -44,13 +46,16 @@ def stream_state(
     last = trainer.last_stage
     if last is None:
         raise ValueError("No stage of the stream is done yet, so there is nothing to save: call this after a stage.")
+    states = {callback.state_key: callback.state_dict() for callback in trainer.stream_callbacks()}
+    for owner, state in states.items():
+        check_readable(owner, state)
     return {
         "stage": stage_to_state(last),
         "stages_done": trainer.stages_done,
         "system": system.state_dict(),
         "record": trainer.record.state_dict(),
         "fingerprints": [block.fingerprint for block in stream.blocks[: last.block + 1]],
-        "callbacks": {callback.state_key: callback.state_dict() for callback in trainer.stream_callbacks()},
+        "callbacks": states,
         "loops": trainer.fit_loop.state_dict(),
     }
 
@@ -75,6 +80,11 @@ def restore_stream(
         return
     path, state = _newest_readable(saved.finished)
     check_same_blocks(state["fingerprints"], stream.stream, stream.source.describe())
+    if len(stream.blocks) < len(state["fingerprints"]):
+        raise MisconfigurationException(
+            f"The run has learned {len(state['fingerprints'])} blocks, but `data.max_blocks` is {stream.max_blocks}: pass that many"
+            " or more, or leave it out."
+        )
     # Otherwise what was learned in double precision would be rounded.
     trainer.precision_plugin.convert_module(system)
     try:
@@ -98,6 +108,54 @@ def restore_stream(
     trainer.fit_loop.load_state_dict(state["loops"])
     # The saved stage is finished: the next one starts at its first epoch.
     trainer.fit_loop.restarting = False
+
+
+def restore(
+    trainer: StreamTrainer, system: CollaborativeDistillation, stream: ContinualDataModule, ckpt_path: Any
+) -> Path | None:
+    """Bring trainer and system to where the user wants to go on.
+
+    Args:
+        trainer: an unused trainer.
+        system: a new system of the same configuration.
+        stream: the data.
+        ckpt_path: ``last``, a run's folder or a stream checkpoint; ``None`` leaves everything as it is.
+
+    Returns:
+        the state within the stage that comes next, if there is one.
+    """
+    if ckpt_path is None:
+        return None
+    saved = find_saved(ckpt_path, Path(trainer.default_root_dir))
+    restore_stream(trainer, system, stream, saved)
+    return saved.unfinished
+
+
+def stages_left(stages: list[Stage], last: Stage, done: Collection[str]) -> list[Stage]:
+    """The stages of the block that a stream goes on within.
+
+    Args:
+        stages: those of the plan for the block.
+        last: the newest that is done, of the same block.
+        done: names of all that are done; they count where the plan has changed since and knows nothing of the last one.
+    """
+    if last in stages:
+        return stages[stages.index(last) + 1 :]
+    return [stage for stage in stages if stage.name not in done]
+
+
+def check_cutoffs(trainer: StreamTrainer, system: CollaborativeDistillation) -> None:
+    """Refuse to learn on with other cut-offs: rows of other metrics than those before could not be added up with them.
+
+    Raises:
+        MisconfigurationException: naming both.
+    """
+    for known in (trainer.record.matrices[role]["all"].rows for role in trainer.record.matrices):
+        if known and set(known) != set(system.metric_names):
+            before = sorted({int(name.partition("@")[2]) for name in known})
+            raise MisconfigurationException(
+                f"`model.ks` is {sorted(system.ks)}, but the stream has been measured with {before} so far: pass the latter."
+            )
 
 
 def _note_going_on(trainer: StreamTrainer, saved: Saved, behind: str, torn: Sequence[Path] = ()) -> None:
@@ -127,16 +185,19 @@ def resumable(trainer: StreamTrainer, unfinished: Path | None, stage: Stage, lea
 
     Raises:
         MisconfigurationException: if it is of another model.
+        ValueError: if the block that the stage learns has changed.
     """
     expected = unfinished_path(Path(trainer.default_root_dir), trainer.stages_done + 1, stage)
     if unfinished is None or unfinished.name != expected.name:
         return None
     try:
-        saved = dict(torch.load(unfinished, map_location="cpu", weights_only=True)["state_dict"])
+        content = torch.load(unfinished, map_location="cpu", weights_only=True)
+        saved, fingerprints = dict(content["state_dict"]), content.get("fingerprints", [])
     except Exception as error:
         rank_zero_warn(f"{unfinished} cannot be read ({why_unreadable(error)}); the stage {stage.name} begins anew.")
         trainer.record.note("unreadable", unfinished.name)
         return None
+    check_same_blocks(fingerprints, trainer.stream.stream, trainer.stream.source.describe())
     for name, value in learner.state_dict().items():
         if isinstance(value, Tensor) and getattr(saved.get(name), "shape", None) != value.shape:
             raise MisconfigurationException(

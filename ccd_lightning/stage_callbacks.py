@@ -99,6 +99,9 @@ class BestState(Callback):
 
     @override
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.sanity_checking:
+            # Some batches of what the model knew before are no evaluation of what it learns.
+            return
         value = float(trainer.callback_metrics[self.monitor])
         self.values.append(value)
         if value > self.best:

@@ -14,7 +14,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.profilers import Profiler
 from typing_extensions import override
 
-from ccd_lightning.checkpoint import find_saved
+from ccd_lightning.checkpoint import only_job_in
 from ccd_lightning.checks import require_stream_options, require_whole
 from ccd_lightning.data import ContinualDataModule
 from ccd_lightning.export import Role, export_system
@@ -24,7 +24,7 @@ from ccd_lightning.modules import CollaborativeDistillation, Recommender
 from ccd_lightning.plan import MEASURED, StreamPlan
 from ccd_lightning.processes import check_strategy, surviving
 from ccd_lightning.record import StreamRecord
-from ccd_lightning.resume import restore_stream, resumable, where_to_go_on
+from ccd_lightning.resume import check_cutoffs, restore, resumable, stages_left, where_to_go_on
 from ccd_lightning.signals import StreamSignals
 from ccd_lightning.stage_callbacks import stage_callbacks
 from ccd_lightning.types import Split, Stage, StageSettings
@@ -112,18 +112,23 @@ class StreamTrainer(Trainer):
             return
         stream = self.stream = self._check(datamodule)
         model.check_cutoffs(stream.blocks)
-        self._restore(model, stream, where_to_go_on(ckpt_path, Path(self.default_root_dir)))
-        with surviving(self, model):
-            self._learn_stream(model, stream)
+        run = Path(self.default_root_dir)
+        ckpt_path = where_to_go_on(ckpt_path, run)
+        with only_job_in(run, self.is_global_zero):
+            self._unfinished = restore(self, model, stream, ckpt_path)
+            check_cutoffs(self, model)
+            with surviving(self, model):
+                self._learn_stream(model, stream)
 
     def _learn_stream(self, model: CollaborativeDistillation, stream: ContinualDataModule) -> None:
         self._call("on_stream_start", model)
         for block in stream.blocks[self._first_block() :]:
             stages = list(self.plan.stages(block.index, len(model.members())))
-            remaining = self._after_last(stages)
-            if remaining is stages:
+            if self.last_stage is not None and self.last_stage.block == block.index:
+                stages = stages_left(stages, self.last_stage, [stage["name"] for stage in self.record.stages])
+            else:
                 self._call("on_block_start", model, block)
-            for stage in remaining:
+            for stage in stages:
                 self._learn_stage(model, stream, stage)
             self._measure_missing(model, stream, block.index)
             self._call("on_block_end", model, block)
@@ -139,12 +144,6 @@ class StreamTrainer(Trainer):
 
     def _first_block(self) -> int:
         return 0 if self.last_stage is None else self.last_stage.block
-
-    def _after_last(self, stages: list[Stage]) -> list[Stage]:
-        """The stages of a block that are not done; the same list if none of them is."""
-        if self.last_stage not in stages:
-            return stages
-        return stages[stages.index(self.last_stage) + 1 :]
 
     def _learn_stage(self, system: CollaborativeDistillation, stream: ContinualDataModule, stage: Stage) -> None:
         started = time.monotonic()
@@ -222,12 +221,11 @@ class StreamTrainer(Trainer):
             datamodule: the stream.
             weights_only: only for other modules.
         """
-        if isinstance(model, CollaborativeDistillation) and ckpt_path is not None:
-            self._restore(model, self._check(datamodule), ckpt_path)
+        if isinstance(model, CollaborativeDistillation):
+            self._get_ready_to_answer(model, datamodule, ckpt_path)
             model.check_cutoffs(datamodule.blocks)
             datamodule.test_blocks, datamodule.test_beside = tuple(range(self._first_block() + 1)), None
             model.evaluated = model.learned_roles()
-            self._call("on_stream_restored", model)
             ckpt_path = None
         return super().test(model, dataloaders, ckpt_path, verbose, datamodule, weights_only)
 
@@ -253,10 +251,9 @@ class StreamTrainer(Trainer):
             weights_only: only for other modules.
             users: Parquet, csv or tsv file whose column `user` names whom to recommend for; everybody by default.
         """
-        if isinstance(model, CollaborativeDistillation) and ckpt_path is not None:
-            self._restore(model, self._check(datamodule), ckpt_path)
+        if isinstance(model, CollaborativeDistillation):
+            self._get_ready_to_answer(model, datamodule, ckpt_path)
             datamodule.choose_users(model.student.backbone.num_users, users)
-            self._call("on_stream_restored", model)
             ckpt_path, return_predictions = None, False
         return super().predict(model, dataloaders, datamodule, return_predictions, ckpt_path, weights_only)
 
@@ -279,16 +276,19 @@ class StreamTrainer(Trainer):
             role: the student, or the fused teacher system.
             seen: also write what each user has interacted with, so that it can be left out of recommendations.
         """
-        self._restore(model, self._check(datamodule), ckpt_path)
+        restore(self, model, self._check(datamodule), ckpt_path)
         if self.is_global_zero:
             export_system(model, datamodule.stream, Path(self.default_root_dir), output, role, seen)
 
-    def _restore(self, system: CollaborativeDistillation, stream: ContinualDataModule, ckpt_path: Any) -> None:
-        self._unfinished = None
+    def _get_ready_to_answer(self, system: CollaborativeDistillation, stream: Any, ckpt_path: Any) -> None:
+        """Load what was learned, unless this Trainer has just learned it."""
+        restore(self, system, self._check(stream), ckpt_path)
+        if self.last_stage is None:
+            raise MisconfigurationException(
+                "Nothing has been learned yet: fit the stream first, or pass the `ckpt_path` of one."
+            )
         if ckpt_path is not None:
-            saved = find_saved(ckpt_path, Path(self.default_root_dir))
-            restore_stream(self, system, stream, saved)
-            self._unfinished = saved.unfinished
+            self._call("on_stream_restored", system)
 
     def stream_callbacks(self) -> list[StreamCallback]:
         """The callbacks that hear of blocks and stages."""

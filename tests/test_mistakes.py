@@ -282,6 +282,7 @@ def test_checks_name_the_words_that_are_admitted() -> None:
         ({"barebones": True}, "`trainer.barebones` is True, but stages are judged by metrics"),
         ({"limit_test_batches": 0}, "`trainer.limit_test_batches` is 0, but a stream is measured on whole test splits"),
         ({"max_steps": 100}, "`trainer.max_steps` is 100, but steps count over the whole stream"),
+        ({"fast_dev_run": 2}, "`trainer.fast_dev_run` is 2, but its few steps count over the whole stream"),
         ({"max_time": "00:01:00:00"}, "`trainer.max_time` is '00:01:00:00', but time counts over the whole stream"),
     ],
 )

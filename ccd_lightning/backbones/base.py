@@ -174,7 +174,7 @@ class Backbone(nn.Module, ABC):
         old = {Side.USER: self.num_users, Side.ITEM: self.num_items}
         self.grow(history.block.num_users, history.block.num_items, generator)
         if new_rows != "random" and min(old.values()) > 0:
-            self._begin_from_neighbours(history, old, topk, one_hop_only=new_rows == "one_hop")
+            self._begin_from_neighbours(history.since(self.known_block), old, topk, one_hop_only=new_rows == "one_hop")
         self.observe(history)
         self.known_block = history.block.index
 
@@ -255,7 +255,7 @@ def _fit_sizes(backbone: nn.Module, state: dict[str, Any], prefix: str, *_: Any)
         saved = state.get(prefix + name)
         present: nn.Parameter = getattr(backbone, name)
         if saved is not None and saved.shape[0] != present.shape[0] and saved.shape[1:] == present.shape[1:]:
-            backbone.replace_table(name, torch.empty_like(saved, device=present.device))
+            backbone.replace_table(name, torch.empty_like(saved, dtype=present.dtype, device=present.device))
 
 
 class EmbeddingBackbone(Backbone):

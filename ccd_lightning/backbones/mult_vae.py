@@ -97,11 +97,15 @@ class MultVAE(Backbone):
         # Soft positives are there to learn from; rankings come from what was observed.
         hard, soft = self._rows.of(users), self._soft.of(users if self.training else users[:0])
         values = [torch.ones(hard[0].numel()), torch.full((soft[0].numel(),), self.soft_value)]
-        return torch.cat([hard[0], soft[0]]), torch.cat([hard[1], soft[1]]), torch.cat(values).to(users.device)
+        return (
+            torch.cat([hard[0], soft[0]]),
+            torch.cat([hard[1], soft[1]]),
+            torch.cat(values).to(users.device, self.encoder.dtype),
+        )
 
     def encode(self, rows: Tensor, items: Tensor, values: Tensor, batch_size: int) -> tuple[Tensor, Tensor]:
         """Mean and log-std of the latent variable, each float ``(B, d)``, from the L2-normalised rows."""
-        norms = torch.zeros(batch_size, device=values.device).index_add_(0, rows, values**2).sqrt()
+        norms = values.new_zeros(batch_size).index_add_(0, rows, values**2).sqrt()
         weights = values / norms.clamp_min(1e-12)[rows]
         summed = torch.zeros(batch_size, self.dim, device=values.device, dtype=self.encoder.dtype)
         summed = summed.index_add(0, rows, weights[:, None] * F.gather_rows(self.encoder, items))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import polars as pl
 import torch
 from lightning.pytorch import LightningDataModule
 from typing_extensions import override
@@ -88,7 +89,11 @@ class ContinualDataModule(LightningDataModule):
                 f"{path} has the columns {', '.join(table.columns)}, but needs `user`: rename the one of raw ids."
             )
         known = IdMap(self.stream.users.raw.head(num_known))
-        self.predict_users = torch.unique(known.encode(table["user"].drop_nulls(), path))
+        users = table["user"].drop_nulls()
+        if known.raw.dtype == pl.String and users.dtype.is_integer():
+            # A few string ids may all look like integers where those of the whole stream do not: 100 beside 007.
+            users = users.cast(pl.String)
+        self.predict_users = torch.unique(known.encode(users, path))
 
     @override
     def train_dataloader(self) -> StageLoader:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
@@ -33,6 +33,20 @@ class History:
     def past(self) -> Interactions:
         """The train interactions of the blocks before the present one."""
         return Interactions.concatenate([Interactions.empty(), *(block.train for block in self.blocks[:-1])])
+
+    def since(self, known: int) -> History:
+        """The same to a model that has not met every block: those after the last one that it knows are one block to it.
+
+        Args:
+            known: index of the last block that it has met; -1 for a model that begins with the present one.
+        """
+        unmet = self.blocks[known + 1 :]
+        if known < 0 or len(unmet) < 2:
+            return self
+        train = Interactions.concatenate([block.train for block in unmet])
+        first = unmet[0]
+        news = replace(self.block, train=train, num_old_users=first.num_old_users, num_old_items=first.num_old_items)
+        return History((*self.blocks[: known + 1], news))
 
     def train(self, span: Span) -> Interactions:
         """Train interactions of the present block, or of all the blocks so far."""

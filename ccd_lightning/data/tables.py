@@ -33,6 +33,9 @@ def read_table(
 ) -> pl.DataFrame:
     """Read a Parquet or text table.
 
+    A text file's column is one of integers only if each of its values is written as that integer would be: ``007`` and ``7``
+    may be two users, and an id must come back as its file has it.
+
     Args:
         path: a ``.parquet``, ``.csv`` or ``.tsv`` file, or any text file if ``separator`` is given.
         separator: what stands between two values of a text file, of any length; ``None`` goes by the suffix.
@@ -95,16 +98,23 @@ def _reason(error: BaseException) -> str:
 
 def _read_text(path: Path, separator: str, has_header: bool, columns: Sequence[str] | None) -> pl.DataFrame:
     names = None if columns is None else list(columns)
-    if len(separator) == 1:
-        table = pl.read_csv(path, separator=separator, has_header=has_header, infer_schema_length=None)
-    else:
-        table = _read_split(path, separator, has_header)
+    read = _read_separated if len(separator) == 1 else _read_split
+    table = read(path, separator, has_header)
     if names is not None and len(names) > table.width:
         raise ValueError(
             f"{path} has {table.width} columns, but `columns` names {len(names)}."
             " Check `separator`, or name fewer columns."
         )
     return table if names is None else table.rename(dict(zip(table.columns, names, strict=False)))
+
+
+def _read_separated(path: Path, separator: str, has_header: bool) -> pl.DataFrame:
+    """Read with the types that polars finds, but integers first as text: once parsed, nothing tells how they were written."""
+    types = pl.scan_csv(path, separator=separator, has_header=has_header, infer_schema_length=None).collect_schema()
+    integers = [name for name, kind in types.items() if kind.is_integer()]
+    as_text = {**types, **dict.fromkeys(integers, pl.String())}
+    table = pl.read_csv(path, separator=separator, has_header=has_header, schema=as_text)
+    return table.with_columns(_narrowed(table[name]) for name in integers)
 
 
 def _read_split(path: Path, separator: str, has_header: bool) -> pl.DataFrame:
@@ -122,8 +132,9 @@ def _read_split(path: Path, separator: str, has_header: bool) -> pl.DataFrame:
 
 
 def _narrowed(column: pl.Series) -> pl.Series:
+    """Integers if that loses nothing, not even a leading zero, and the text itself otherwise."""
     numbers = column.cast(pl.Int64, strict=False)
-    return numbers if numbers.null_count() == column.null_count() else column
+    return numbers if numbers.cast(pl.String).equals(column) else column
 
 
 def _require_parquet(path: Path) -> None:

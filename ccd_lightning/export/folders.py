@@ -5,7 +5,8 @@ from __future__ import annotations
 import ctypes
 import os
 import shutil
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _AT_FDCWD = -100
@@ -20,18 +21,49 @@ def replace_folder(draft: Path, folder: Path) -> None:
 
     Args:
         draft: a folder on the same file system; it is gone afterwards.
-        folder: where it shall stand.
+        folder: where it shall stand; a symbolic link stays one, and what it points to is replaced.
     """
+    folder = Path(os.path.realpath(folder))
     if not folder.exists():
         draft.replace(folder)
         return
     if not _exchange(draft, folder):
         old = draft.with_name(f"{draft.name}.old")
-        shutil.rmtree(old, ignore_errors=True)
+        _remove(old)
         folder.replace(old)
         draft.replace(folder)
         draft = old
     shutil.rmtree(draft)
+
+
+@contextmanager
+def drafted(folder: Path) -> Iterator[Path]:
+    """A new, empty folder that takes another one's place if the block ends well, and is gone if it does not.
+
+    Args:
+        folder: where it shall stand. A symbolic link stays one, and what it points to is replaced.
+
+    Yields:
+        The folder to write into.
+    """
+    # The link itself could be exchanged too, but then it would lie among the drafts and what it points to would stay old.
+    folder = Path(os.path.realpath(folder))
+    draft = folder.with_name(f".{folder.name}.tmp")
+    _remove(draft)
+    try:
+        draft.mkdir(parents=True)
+        yield draft
+        replace_folder(draft, folder)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _remove(path: Path) -> None:
+    """Remove what a killed process may have left, whatever it is: `rmtree` refuses links."""
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+    else:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _exchange(one: Path, other: Path) -> bool:

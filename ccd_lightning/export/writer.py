@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,10 +16,11 @@ from torch.export import ExportedProgram
 
 from ccd_lightning.backbones import Backbone
 from ccd_lightning.data import History, Stream
-from ccd_lightning.export.folders import replace_folder
+from ccd_lightning.export.folders import drafted
 from ccd_lightning.export.programs import (
     TRACEABLE,
     FactorScorer,
+    FusedScorer,
     missing_packages,
     program_bytes,
     reason_of,
@@ -82,7 +82,8 @@ def export_model(
 ) -> dict[str, Any]:
     """Write a recommender as safetensors, ONNX and a `torch.export` program, with ids, tables, manifest and README.
 
-    The folder appears whole or not at all; an earlier export at the same place is replaced in one step.
+    The folder appears whole or not at all; an earlier export at the same place is replaced in one step. Where a symbolic link
+    is named, what it points to is replaced and the link stays.
 
     Args:
         model: the student's backbone, or the teacher system.
@@ -95,23 +96,19 @@ def export_model(
         The manifest. What could not be written is named, with the reason, under ``missing``.
 
     Raises:
-        MisconfigurationException: if the folder holds something else than an export, or it cannot be written.
+        MisconfigurationException: if the folder holds something else than an export, it cannot be written, or the model has
+            met no block.
     """
     _require_replaceable(folder)
-    draft = folder.absolute().with_name(f".{folder.absolute().name}.tmp")
-    shutil.rmtree(draft, ignore_errors=True)
+    _require_known(model, role)
     try:
-        draft.mkdir(parents=True)
-        manifest = _write_files(model, stream, draft, role, seen)
-        replace_folder(draft, folder)
+        with drafted(folder) as draft:
+            return _write_files(model, stream, draft, role, seen)
     except (OSError, SafetensorError) as error:
         raise MisconfigurationException(
             f"The export {folder} could not be written ({error}): see that the folder can be written to and has room, or name"
             " another one with `--output`."
         ) from error
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-    return manifest
 
 
 def _require_replaceable(folder: Path) -> None:
@@ -127,11 +124,20 @@ def _require_replaceable(folder: Path) -> None:
         )
 
 
+def _require_known(model: Backbone | TeacherSystem, role: Role) -> None:
+    """A run that was stopped within its first block may have models that have met nobody."""
+    strangers = [type(member).__name__ for member in _members(model) if member.known_block < 0]
+    if strangers:
+        raise MisconfigurationException(
+            f"The {role} knows nobody yet ({' + '.join(strangers)} has met no block), but only a model that has learned its first"
+            " block can be exported: let `fit --ckpt_path last` finish block 0, then export again."
+        )
+
+
 def _write_files(
     model: Backbone | TeacherSystem, stream: Stream, draft: Path, role: Role, seen: bool
 ) -> dict[str, Any]:
-    members = model.members if isinstance(model, TeacherSystem) else [model]
-    block = min(member.known_block for member in members)
+    block = min(member.known_block for member in _members(model))
     history = History(tuple(stream.blocks[: block + 1]))
     scorer = scorer_of(model)
     _check_scores(scorer, model)
@@ -166,7 +172,14 @@ def _write_files(
 
 @torch.no_grad()
 def _check_scores(scorer: nn.Module, model: Backbone | TeacherSystem) -> None:
-    """A backbone of the user's may override `scores` and forget its embeddings."""
+    """A backbone of the user's may override `scores` and forget its embeddings.
+
+    A teacher system is checked member by member: where scores are nearly equal, rank fusion makes whole places of roundings.
+    """
+    if isinstance(scorer, FusedScorer) and isinstance(model, TeacherSystem):
+        for part, member in zip(scorer.members, model.members, strict=True):
+            _check_scores(part, member)
+        return
     users = torch.arange(min(_TRIED_USERS, model.num_users))
     found, expected = scorer(users), model.scores(users)[:, : model.num_items].float().cpu()
     if not torch.allclose(found, expected, 1e-4, 1e-4):
@@ -177,9 +190,12 @@ def _check_scores(scorer: nn.Module, model: Backbone | TeacherSystem) -> None:
         )
 
 
+def _members(model: Backbone | TeacherSystem) -> list[Backbone]:
+    return model.members if isinstance(model, TeacherSystem) else [model]
+
+
 def _names(model: Backbone | TeacherSystem) -> str:
-    members = model.members if isinstance(model, TeacherSystem) else [model]
-    return " + ".join(type(member).__name__ for member in members)
+    return " + ".join(type(member).__name__ for member in _members(model))
 
 
 def _write_programs(scorer: nn.Module, history: History, draft: Path, role: Role) -> dict[str, str]:

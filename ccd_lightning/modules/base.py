@@ -10,6 +10,7 @@ from typing import Any, cast
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule
+from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from typing_extensions import override
@@ -99,8 +100,9 @@ class Recommender(LightningModule):
         self.recalls = []
         if settings.afresh:
             self.backbone.reset(self.generator("fresh"))
+        news = history.since(self.backbone.known_block)
         self.backbone.meet(history, self.new_rows, self.new_rows_topk, self.generator("new rows"))
-        self.objectives.insert(0, self._own_loss(history))
+        self.objectives.insert(0, self._own_loss(news))
         self.objectives.extend(deepcopy(self.further_objectives))
         for objective in self._objectives():
             objective.prepare(self.backbone)
@@ -239,7 +241,7 @@ class Recommender(LightningModule):
             mean = torch.stack([values[name] for values in computed]).mean().float()
             self.log(f"valid/{name}", mean, logger=False)
             self.log(f"{self.role}/valid/{name}", mean)
-        if self.trainer.state.fn == "fit":
+        if self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
             self.refresh(self.stage_epoch + 1)
 
     @override
@@ -251,8 +253,15 @@ class Recommender(LightningModule):
             [{"params": kind} for kind in kinds if kind],
             lr=self.settings.learning_rate,
             weight_decay=self.settings.weight_decay,
-            fused=True,
+            fused=not self._is_clipped_in_mixed_precision(),
         )
+
+    def _is_clipped_in_mixed_precision(self) -> bool:
+        """Lightning cannot clip gradients there that a fused optimizer unscales by itself."""
+        trainer = self._trainer
+        if trainer is None or not trainer.gradient_clip_val:
+            return False
+        return isinstance(trainer.precision_plugin, MixedPrecision)
 
     def _own_loss(self, history: History) -> OwnLoss:
         observed = history.observed("cumulative")

@@ -70,7 +70,8 @@ class ServedModel:
         """
         if not self._integers:
             return text
-        if not re.fullmatch("-?[0-9]{1,19}", text):
+        # As integers are written: 007 is the id of somebody else than 7, where there are such ids.
+        if not re.fullmatch("0|-?[1-9][0-9]{0,18}", text):
             raise ValueError(
                 f"The user {text!r} is no integer id, but this model's users are: ask with one such as {next(iter(self._rows))}."
             )

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import IO, Any
+from typing import Any
 
-from ccd_lightning.checkpoint import checkpoints_in, has_saved
+from ccd_lightning.checkpoint import alone_in, checkpoints_in, has_saved
 from ccd_lightning.reporting import to_json, write_atomically
 from ccd_lightning.studies.study import Run, Study
 
@@ -41,12 +38,13 @@ def carry_out(study: Study) -> dict[str, str]:
         what went wrong: run -> message.
 
     Raises:
-        ValueError: if a run was made with other settings, or another process works on the study.
+        ValueError: if a run was made with other settings.
+        MisconfigurationException: if another process works on the study.
         SystemExit: with 128 and the signal's number on SIGINT and SIGTERM, once the runs have saved what they had done.
     """
     for run in study.runs:
         _check_settings(run)
-    with _alone(study.pool) as lock:
+    with alone_in(study.pool, "wait for it, or name another folder with `--output`.") as lock:
         return _Pool(study, lock).work()
 
 
@@ -59,7 +57,7 @@ def is_finished(run: Run) -> bool:
 class _Pool:
     """At most `jobs` runs at a time, in the study's order."""
 
-    def __init__(self, study: Study, lock: IO[str]) -> None:
+    def __init__(self, study: Study, lock: int) -> None:
         self.study, self.lock = study, lock
         self.waiting = [run for run in study.runs if not is_finished(run)]
         self.active: dict[str, tuple[Run, subprocess.Popen[bytes]]] = {}
@@ -114,7 +112,7 @@ class _Pool:
                 env=environment,
                 # Signals of the terminal come to the study alone, and while a run lives, the study is not begun again.
                 start_new_session=True,
-                pass_fds=(self.lock.fileno(),),
+                pass_fds=(self.lock,),
             )
 
     def _look(self) -> None:
@@ -137,19 +135,6 @@ class _Pool:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.asked = number
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[IO[str]]:
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ValueError(
-                f"Another process works on the runs in {folder}: wait for it, or name another folder with `--output`."
-            ) from error
-        yield lock
 
 
 def _stamp(run: Run, origin: Path | str | None) -> None:

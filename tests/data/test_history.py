@@ -31,3 +31,18 @@ def test_observed_is_built_once():
     history = two_blocks()
     assert history.observed("block") is history.observed("block")
     assert history.observed("block") is not history.observed("cumulative")
+
+
+def test_blocks_that_a_model_has_missed_are_one_to_it():
+    history = two_blocks()
+    third = block(2, (4, 4), (3, 4), [(3, 0)])
+    longer = History((*history.blocks, third))
+    news = longer.since(0)
+    assert len(news.blocks) == 2
+    assert news.blocks[0] is history.blocks[0]
+    assert list(zip(*(column.tolist() for column in news.block.train), strict=True)) == [(2, 3), (0, 0), (3, 0)]
+    sizes = (news.block.num_users, news.block.num_items, news.block.num_old_users, news.block.num_old_items)
+    assert sizes == (4, 4, 2, 2)
+    assert news.past.users.tolist() == [0, 1]
+    for known in (-1, 1, 2):
+        assert longer.since(known) is longer

@@ -86,6 +86,33 @@ def test_log_keeps_the_earliest_of_repeated_pairs_and_ties_in_file_order(tmp_pat
     assert source._events().rows() == [("first", 1, 0), ("b", 1, 2), ("a", 1, 2), ("late", 1, 5)]
 
 
+@pytest.mark.parametrize("separator", [",", "::"])
+@pytest.mark.parametrize("column", ["user", "item"])
+@pytest.mark.parametrize("ids", [["007", "7"], [str(2**63), "9" * 25]], ids=["zeros", "long"])
+def test_log_gives_ids_back_as_its_file_has_them(tmp_path, ids, column, separator):
+    path = tmp_path / "log.dat"
+    other = {"user": "item", "item": "user"}[column]
+    rows = [[column, other, "time"], [ids[0], "5", "1"], [ids[1], "5", "2"]]
+    path.write_text("".join(f"{separator.join(row)}\n" for row in rows))
+    source = InteractionLog(path, separator=separator, core=0, blocks=0)
+    assert source._events()[column].to_list() == ids
+    assert source._events()[other].to_list() == [5, 5]
+
+
+def test_log_of_ids_with_leading_zeros_has_all_its_users(tmp_path):
+    rows = "".join(f"{user},{item},{item}\n" for user in ("007", "7") for item in range(10, 15))
+    (tmp_path / "log.csv").write_text(f"user,item,time\n{rows}")
+    stream = build_stream(InteractionLog(tmp_path / "log.csv", core=0, blocks=0).table(), "log.csv")
+    assert stream.blocks[0].num_users == 2
+    assert set(stream.users.raw) == {"007", "7"}
+    assert stream.items.raw.dtype == pl.Int64
+
+
+def test_log_orders_times_with_leading_zeros_as_numbers(tmp_path):
+    (tmp_path / "log.csv").write_text("user,item,time\n1,1,10\n1,2,009\n1,3,8\n")
+    assert InteractionLog(tmp_path / "log.csv", core=0, blocks=0)._events()["item"].to_list() == [3, 2, 1]
+
+
 def test_log_shuffles_by_its_seed(events, tmp_path):
     path = write(events, tmp_path / "log.csv")
     assert InteractionLog(path, seed=1).table().equals(InteractionLog(path, seed=1).table())

@@ -50,6 +50,76 @@ def test_read_table_keeps_ids_that_turn_into_text_late(tmp_path):
     assert read_table(path)["user"].dtype == pl.String
 
 
+def read_column(folder, values, separator):
+    """The first of two columns of a text file, whose second holds whole numbers."""
+    path = folder / "log.dat"
+    rows = "".join(f"{value}{separator}1\n" for value in values)
+    path.write_text(f"user{separator}x\n{rows}")
+    table = read_table(path, separator=separator)
+    assert table["x"].to_list() == [1] * len(values)
+    return table["user"]
+
+
+@pytest.mark.parametrize("separator", [",", "\t", "::"])
+@pytest.mark.parametrize(
+    "values",
+    [
+        ["007", "7"],
+        ["7", "08"],
+        ["00", "0"],
+        ["-0", "0"],
+        ["-07", "-7"],
+        ["+7", "7"],
+        [" 7", "7"],
+        ["7 ", "7"],
+        ["9223372036854775808", "1"],
+        ["-9223372036854775809", "1"],
+        ["123456789012345678901234567890", "1"],
+        ["9" * 60, "1"],
+    ],
+    ids=repr,
+)
+def test_read_table_keeps_text_that_an_integer_would_not_give_back(tmp_path, values, separator):
+    column = read_column(tmp_path, values, separator)
+    assert column.dtype == pl.String
+    assert column.to_list() == values
+
+
+@pytest.mark.parametrize("separator", [",", "\t", "::"])
+@pytest.mark.parametrize(
+    "values", [["7", "10", "0"], ["-7", "7"], [str(2**63 - 1), str(-(2**63))]], ids=["plain", "negative", "extreme"]
+)
+def test_read_table_narrows_text_that_is_written_as_integers_are(tmp_path, values, separator):
+    column = read_column(tmp_path, values, separator)
+    assert column.dtype == pl.Int64
+    assert column.to_list() == [int(value) for value in values]
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [(["7", "", "3"], [7, None, 3]), (["007", "", "3"], ["007", None, "3"])],
+    ids=["plain", "zeros"],
+)
+def test_read_table_leaves_gaps_null_beside_integers_and_text(tmp_path, values, expected):
+    assert read_column(tmp_path, values, ",").to_list() == expected
+
+
+@pytest.mark.parametrize(("values", "expected"), [(['"007"', '"7"'], ["007", "7"]), (['"10"', '"7"'], [10, 7])])
+def test_read_table_reads_quoted_values_like_bare_ones(tmp_path, values, expected):
+    assert read_column(tmp_path, values, ",").to_list() == expected
+
+
+@pytest.mark.parametrize(("values", "dtype"), [(["1.0", "2"], pl.Float64), (["true", "false"], pl.Boolean)])
+def test_read_table_leaves_types_that_no_ids_have_to_be_refused(tmp_path, values, dtype):
+    assert read_column(tmp_path, values, ",").dtype == dtype
+
+
+def test_read_table_narrows_each_column_for_itself(tmp_path):
+    (tmp_path / "log.csv").write_text("user,item,time\n007,5,0010\n7,6,9\n")
+    expected = {"user": ["007", "7"], "item": [5, 6], "time": ["0010", "9"]}
+    assert read_table(tmp_path / "log.csv").to_dict(as_series=False) == expected
+
+
 def test_read_table_names_an_absent_file(tmp_path):
     with pytest.raises(ValueError, match=r"absent.csv: there is no such file. Check the source's `path`"):
         read_table(tmp_path / "absent.csv")

@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,9 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from safetensors.numpy import load_file
 
-from ccd_lightning.export import export_model, writer
+from ccd_lightning.backbones import BPRMF, Backbone, ItemKNN, MultVAE, Popularity
+from ccd_lightning.export import Role, export_model, scorer_of, writer
+from ccd_lightning.modules import TeacherSystem
 from tests.exports import Biased, Untraceable, Wrong, exported, met, stream, student
 
 SIZES = stream().blocks[-1].num_users, stream().blocks[-1].num_items
@@ -145,3 +148,59 @@ def test_scores_that_are_no_products_are_refused(tmp_path: Path) -> None:
     with pytest.raises(MisconfigurationException, match=r"scores differ from those of Wrong by up to 1, .* `factors`"):
         export_model(met(Wrong(4)), stream().stream, tmp_path / "export")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("member", [ItemKNN, Popularity, lambda: MultVAE(4)])
+def test_teacher_system_with_ties_is_exported(tmp_path: Path, member: Callable[[], Backbone]) -> None:
+    system = TeacherSystem([met(BPRMF(4)), met(member())])
+    assert export_model(system, stream().stream, tmp_path / "export", "teacher")["missing"] == {}
+
+
+class Rounded(BPRMF):
+    """Every second item is a little better than its tables say."""
+
+    def scores(self, users: torch.Tensor) -> torch.Tensor:
+        scores = super().scores(users)
+        return scores + 1e-5 * (torch.arange(scores.shape[1]) % 2)
+
+
+def test_nearly_equal_scores_of_a_member_may_round_otherwise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "_write_programs", lambda *_: {})
+    member = met(Rounded(4))
+    with torch.no_grad():
+        member.item_embedding.copy_(member.item_embedding[::2].repeat_interleave(2, 0))
+    system = TeacherSystem([student(), member])
+    users = torch.arange(SIZES[0])
+    assert (scorer_of(system)(users) - system.scores(users)).abs().max() > 1e-3
+    export_model(system, stream().stream, tmp_path / "export", "teacher")
+
+
+def test_members_whose_scores_are_no_products_are_refused(tmp_path: Path) -> None:
+    system = TeacherSystem([student(), met(Wrong(4))])
+    with pytest.raises(MisconfigurationException, match=r"scores differ from those of Wrong by up to 1, .* `factors`"):
+        export_model(system, stream().stream, tmp_path / "export", "teacher")
+
+
+@pytest.mark.parametrize(("model", "role"), [(BPRMF(4), "student"), (TeacherSystem([BPRMF(4), ItemKNN()]), "teacher")])
+def test_models_that_know_nobody_are_refused(tmp_path: Path, model: Backbone | TeacherSystem, role: Role) -> None:
+    message = rf"The {role} knows nobody yet \(BPRMF.* met no block\), .* let `fit --ckpt_path last` finish block 0"
+    with pytest.raises(MisconfigurationException, match=message):
+        export_model(model, stream().stream, tmp_path / "export", role)
+    assert not list(tmp_path.iterdir())
+
+
+def test_teacher_system_with_one_member_that_knows_nobody_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(MisconfigurationException, match=r"The teacher knows nobody yet \(MultVAE has met no block\)"):
+        export_model(TeacherSystem([student(), MultVAE(4)]), stream().stream, tmp_path / "export", "teacher")
+
+
+def test_export_to_a_link_replaces_what_it_points_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "_write_programs", lambda *_: {})
+    link = tmp_path / "current"
+    link.symlink_to("v1")
+    # The first export makes the folder, the second one replaces it.
+    for seen in (True, False):
+        export_model(student(), stream().stream, link, seen=seen)
+        assert link.readlink() == Path("v1")
+        assert (tmp_path / "v1" / "seen.parquet").exists() == seen
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["current", "v1"]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import inspect
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from ccd_lightning.modules import Recommender
 from ccd_lightning.objectives import Objective, RankingDistillation, Rankings, Replay, ReplayDraw, ReplaySource
 from ccd_lightning.types import RankingBatch, Side, SoftLabelBatch, Stage, StageKind, StageSettings
 
-from ..tiny import interactions, random_history
+from ..tiny import block, interactions, random_history
 
 SIZES = [(10, 9), (13, 12)]
 STAGE = Stage(1, StageKind.STUDENT_UPDATE)
@@ -102,6 +103,27 @@ def test_negatives_avoid_observed_items_of_all_blocks_and_exclusions():
     assert len(module.objectives) == 0
 
 
+def test_model_that_skipped_a_block_learns_it_with_the_next_one():
+    sizes = [(8, 9), (12, 12), (13, 14)]
+    history = random_history(sizes)
+    first, second, third = history.blocks
+    module = Recommender(BPRMF(4))
+    module.begin_stage(Stage(0, StageKind.BASE), StageSettings(), History((first,)), 0, 0)
+    module.end_stage()
+    reference = deepcopy(module.backbone)
+    stage = Stage(2, StageKind.TEACHER_UPDATE, 0)
+    module.begin_stage(stage, StageSettings(batch_size=10_000), history, 0, 0)
+    (batch,) = module.epoch_batches()[0]
+    learned = sorted(zip(batch.users.tolist(), batch.positives.tolist(), strict=True))
+    missed = [pair for one in (second, third) for pair in zip(*(column.tolist() for column in one.train), strict=True)]
+    assert learned == sorted(missed)
+    # New rows are those that a single block of both would begin with.
+    both = block(2, sizes[2], sizes[0], missed)
+    reference.meet(History((first, both)), "neighbours", 20, module.generator("new rows"))
+    assert torch.equal(module.backbone.user_embedding, reference.user_embedding)
+    assert torch.equal(module.backbone.item_embedding, reference.item_embedding)
+
+
 def test_stage_tells_its_objectives_in_order():
     module, probe = Recommender(BPRMF(4)), Probe()
     module.objectives.append(probe)
@@ -122,8 +144,8 @@ def test_further_objectives_take_part_in_every_stage_with_copies_of_their_own():
     module = Recommender(BPRMF(4), objectives=[probe])
     assert [name for name, _ in module.named_parameters()] == ["backbone.user_embedding", "backbone.item_embedding"]
     copies = []
-    for block in range(2):
-        module.begin_stage(Stage(block, StageKind.BASE), StageSettings(), until(block), 0, 0)
+    for index in range(2):
+        module.begin_stage(Stage(index, StageKind.BASE), StageSettings(), until(index), 0, 0)
         assert [objective.name for objective in module._objectives()] == ["own", "probe"]
         copies.append(module._objectives()[1])
         module.end_stage()

@@ -93,7 +93,7 @@ def test_integer_ids_are_asked_for_as_integers(folder: Path) -> None:
     assert answer["user"] == 1003
     assert [entry["item"] for entry in answer["items"]] == by_hand(3, 5, seen=False)
     assert client.get("/recommend/-7").json()["known"] is False
-    for user in ("eve", "1_003", "1003.0", "9" * 5000):
+    for user in ("eve", "1_003", "1003.0", "01003", "-0", "9" * 5000):
         refused = client.get(f"/recommend/{user}")
         assert refused.status_code == 422
         assert "is no integer id, but this model's users are: ask with one such as 1000" in refused.json()["detail"]

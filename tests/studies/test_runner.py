@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from ccd_lightning.cli import main
 from ccd_lightning.studies import Study, carry_out
@@ -83,7 +84,9 @@ def test_two_processes_do_not_work_on_the_same_runs(played: Played) -> None:
     def second() -> None:
         while not (study.runs[0].folder / "working").exists():
             time.sleep(0.01)
-        with pytest.raises(ValueError, match=r"Another process works on the runs in .*: wait for it, or name another"):
+        with pytest.raises(
+            MisconfigurationException, match=r"Another process works in .*: wait for it, or name another"
+        ):
             carry_out(played(UNLIKE, arguments=["--pause=60"]))
         seen.append("refused")
         os.kill(os.getpid(), signal.SIGTERM)
