@@ -61,7 +61,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     Raises:
         MisconfigurationException: if the draft could not be written, as on a full disk.
     """
-    draft = path.with_name(f"{path.stem}.{os.getpid()}.tmp")
+    draft = path.with_suffix(".tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield draft

@@ -221,7 +221,7 @@ class StreamTrainer(Trainer):
             datamodule: the stream.
             weights_only: only for other modules.
         """
-        if isinstance(model, CollaborativeDistillation):
+        if isinstance(model, CollaborativeDistillation) and (ckpt_path is not None or self.last_stage is not None):
             self._get_ready_to_answer(model, datamodule, ckpt_path)
             model.check_cutoffs(datamodule.blocks)
             datamodule.test_blocks, datamodule.test_beside = tuple(range(self._first_block() + 1)), None
@@ -251,7 +251,7 @@ class StreamTrainer(Trainer):
             weights_only: only for other modules.
             users: Parquet, csv or tsv file whose column `user` names whom to recommend for; everybody by default.
         """
-        if isinstance(model, CollaborativeDistillation):
+        if isinstance(model, CollaborativeDistillation) and (ckpt_path is not None or self.last_stage is not None):
             self._get_ready_to_answer(model, datamodule, ckpt_path)
             datamodule.choose_users(model.student.backbone.num_users, users)
             ckpt_path, return_predictions = None, False
@@ -283,10 +283,6 @@ class StreamTrainer(Trainer):
     def _get_ready_to_answer(self, system: CollaborativeDistillation, stream: Any, ckpt_path: Any) -> None:
         """Load what was learned, unless this Trainer has just learned it."""
         restore(self, system, self._check(stream), ckpt_path)
-        if self.last_stage is None:
-            raise MisconfigurationException(
-                "Nothing has been learned yet: fit the stream first, or pass the `ckpt_path` of one."
-            )
         if ckpt_path is not None:
             self._call("on_stream_restored", system)
 
