@@ -52,7 +52,7 @@ CCD = ["--config", str(ROOT / "configs" / "ccd.yaml")]
         (["--data.source", "ccd_lightning.backbones.BPRMF"], "expected one such as `ccd_lightning.data.BlockTable`"),
         (
             ["--model.teachers.backbone.dim", "32"],
-            "`model.teachers` is a list of 2: lists are set whole, in a YAML overlay, so `--model.teachers.backbone.dim`",
+            "`model.teachers` is a list of 2: lists are set in a YAML overlay, so `--model.teachers.backbone.dim`",
         ),
         (["--model.teachers.init_args.new_rows=zero"], "`model.teachers` is a list of 2"),
         (["--trainer.max_epochs", "many"], "`trainer.max_epochs`: Expected an int. Got value: many"),
