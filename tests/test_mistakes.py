@@ -178,7 +178,7 @@ def test_options_point_into_lists_that_the_command_line_has_set(tmp_path: Path) 
     check_config_files([*one, "--trainer.callbacks", "B", "--trainer.callbacks.depth", "3"])
     check_config_files([*one, "--trainer.callbacks.help", "B", "--model.part.first=3", "--model.parts=[3]"])
     for option in ("--model.parts.first=3", "--model.init_args.parts.first"):
-        with pytest.raises(MisconfigurationException, match=r"parts` is a list of 2: lists are set whole"):
+        with pytest.raises(MisconfigurationException, match=r"parts` is a list of 2: lists are set in a YAML overlay"):
             check_config_files([*one, option])
     check_config_files([*one, "--config", str(tmp_path / "later.yaml"), "--model.parts.first=3"])
 
