@@ -30,6 +30,7 @@ from ccd_lightning.reporting.remaining import Work, remaining_seconds
 from ccd_lightning.reporting.screen import Screen
 from ccd_lightning.reporting.tables import pick_metric
 from ccd_lightning.reporting.tested import models_table
+from ccd_lightning.reporting.troubles import silences
 from ccd_lightning.reporting.units import duration, score, size
 from ccd_lightning.trainer import StreamTrainer
 from ccd_lightning.types import Block, Stage
@@ -109,6 +110,13 @@ class StreamProgress(StreamCallback):
                 f" everything is in {trainer.default_root_dir}{_page_of(trainer)}"
             )
         self._close()
+
+    @override
+    def on_block_start(self, trainer: StreamTrainer, system: CollaborativeDistillation, block: Block) -> None:
+        """Say it if the block asks nobody."""
+        if self._screen is not None:
+            for text in silences(block.valid.size, block.test.size):
+                self._screen.tell(f"D{block.index} is {text}.")
 
     @override
     def on_stage_start(self, trainer: StreamTrainer, system: CollaborativeDistillation, stage: Stage) -> None:

@@ -34,7 +34,8 @@ def stage_callbacks(
     always: list[Callback] = [clock, PlaceInStream(stage.block, number, first_epoch)]
     if not settings.evaluate_every:
         return always
-    stop = EarlyStopping(MONITOR, patience=settings.patience, mode="max", check_on_train_epoch_end=False)
+    # Not strict: where nobody is asked, nothing is logged.
+    stop = EarlyStopping(MONITOR, patience=settings.patience, mode="max", strict=False, check_on_train_epoch_end=False)
     return [*always, stop, BestState(MONITOR)]
 
 
@@ -99,8 +100,8 @@ class BestState(Callback):
 
     @override
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.sanity_checking:
-            # Some batches of what the model knew before are no evaluation of what it learns.
+        if trainer.sanity_checking or self.monitor not in trainer.callback_metrics:
+            # Some batches of what the model knew before are no evaluation of what it learns, nor is asking nobody.
             return
         value = float(trainer.callback_metrics[self.monitor])
         self.values.append(value)

@@ -15,7 +15,10 @@ import torch
 from torch import Tensor
 
 PerformanceMatrix: TypeAlias = Sequence[Sequence[float]] | Tensor | np.ndarray
-"""Rows k = 0, ..., K-1 with k + 1 entries or more, or a square array; what lies above the diagonal is ignored."""
+"""Rows k = 0, ..., K-1 with k + 1 entries or more, or a square array; what lies above the diagonal is ignored.
+
+An entry is NaN where a block asks nobody; means are over the other entries.
+"""
 
 Value = TypeVar("Value", float, Tensor)
 
@@ -27,13 +30,13 @@ def learning_average(matrix: PerformanceMatrix) -> Tensor:
         matrix: performance matrix A with K rows.
 
     Returns:
-        Float64 ``(K,)``, the value after each block.
+        Float64 ``(K,)``, the value after each block; NaN as long as no block has asked anybody.
 
     >>> learning_average([[0.2], [0.1, 0.4]])
     tensor([0.2000, 0.3000], dtype=torch.float64)
     """
     diagonal = _square(matrix).diagonal()
-    return diagonal.cumsum(0) / _counts(diagonal)
+    return diagonal.nan_to_num(nan=0.0).cumsum(0) / (~diagonal.isnan()).cumsum(0)
 
 
 def retained_average(matrix: PerformanceMatrix) -> Tensor:
@@ -43,13 +46,14 @@ def retained_average(matrix: PerformanceMatrix) -> Tensor:
         matrix: performance matrix A with K rows.
 
     Returns:
-        Float64 ``(K,)``, the value after each block.
+        Float64 ``(K,)``, the value after each block; NaN as long as no block has asked anybody.
 
     >>> retained_average([[0.2], [0.1, 0.4]])
     tensor([0.2000, 0.2500], dtype=torch.float64)
     """
     square = _square(matrix)
-    return torch.where(_below(square, 0), square, 0.0).sum(1) / _counts(square)
+    asked = _below(square, 0) & ~square.isnan()
+    return torch.where(asked, square, 0.0).sum(1) / asked.sum(1)
 
 
 def h_mean(learning: Value, retained: Value) -> Value:
@@ -86,7 +90,7 @@ def forgetting(matrix: PerformanceMatrix) -> Tensor:
     tensor([0.0000, 0.1000, 0.1500], dtype=torch.float64)
     """
     square = _square(matrix)
-    best = torch.where(_below(square, 0), square, -torch.inf).cummax(0).values
+    best = torch.where(_below(square, 0) & ~square.isnan(), square, -torch.inf).cummax(0).values
     before = torch.cat([best[:1], best[:-1]])
     return _mean_below_diagonal(before - square)
 
@@ -152,9 +156,9 @@ def _below(square: Tensor, diagonal: int) -> Tensor:
 
 
 def _mean_below_diagonal(square: Tensor) -> Tensor:
-    """Mean of each row's entries left of the diagonal, 0 for the first row."""
-    below = torch.where(_below(square, -1), square, 0.0)
-    return below.sum(1) / (_counts(square) - 1).clamp(min=1)
+    """Mean of each row's entries left of the diagonal, 0 where there is none."""
+    asked = _below(square, -1) & ~square.isnan()
+    return torch.where(asked, square, 0.0).sum(1) / asked.sum(1).clamp(min=1)
 
 
 def _counts(values: Tensor) -> Tensor:

@@ -60,8 +60,8 @@ class RankingMetrics(Metric):
         self.unknown_users += unknown
 
     def compute(self) -> dict[str, Tensor]:
-        """Means over all the users so far (0 without any), and the counts ``users`` and ``unknown_users``."""
-        means = self.sums / self.users.clamp_min(1)
+        """Means over all the users so far (NaN without any), and the counts ``users`` and ``unknown_users``."""
+        means = self.sums / self.users
         names = ("recall", "ndcg", "hit_rate")
         values = {
             f"{name}@{k}": means[row, column] for column, k in enumerate(self.ks) for row, name in enumerate(names)

@@ -238,9 +238,11 @@ class Recommender(LightningModule):
     def on_validation_epoch_end(self) -> None:
         computed = [metric.compute() for metric in self._valid]
         for name in ("recall@20", "ndcg@20"):
-            mean = torch.stack([values[name] for values in computed]).mean().float()
-            self.log(f"valid/{name}", mean, logger=False)
-            self.log(f"{self.role}/valid/{name}", mean)
+            mean = torch.stack([values[name] for values in computed]).nanmean().float()
+            # Where no block asks anybody there is nothing to stop by: the stage takes all its epochs and keeps its last state.
+            if not mean.isnan():
+                self.log(f"valid/{name}", mean, logger=False)
+                self.log(f"{self.role}/valid/{name}", mean)
         if self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
             self.refresh(self.stage_epoch + 1)
 

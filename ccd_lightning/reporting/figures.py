@@ -37,6 +37,8 @@ Draw = Callable[["Axes"], None]
 def draw_matrix(axes: Axes, rows: Sequence[Sequence[float]], title: str, limits: tuple[float, float]) -> None:
     """A performance matrix as a heat map: row k is the state after block k, column j the block that is asked.
 
+    Where a block asks nobody (NaN), a cell stays empty.
+
     Args:
         axes: where to draw.
         rows: A, row k with k + 1 entries.
@@ -52,6 +54,8 @@ def draw_matrix(axes: Axes, rows: Sequence[Sequence[float]], title: str, limits:
     if size <= ANNOTATED_BLOCKS:
         for after, row in enumerate(rows):
             for block, value in enumerate(row):
+                if math.isnan(value):
+                    continue
                 # On a phone smaller letters could not be read.
                 text = f"{value:.3f}".lstrip("0") if size > 7 else f"{value:.4f}"
                 place: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 9}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,7 +54,16 @@ def read_run(folder: Path) -> FinishedRun:
         raise ValueError(f"{folder} has measured nothing yet: wait until its first stage is done, or leave it out.")
     config = folder / "config.yaml"
     settings = dict(_flat(OmegaConf.to_container(OmegaConf.load(config)))) if config.is_file() else {}
-    return FinishedRun(folder.resolve().name, summary, manifest, settings)
+    return FinishedRun(folder.resolve().name, _with_nan(summary), manifest, settings)
+
+
+def _with_nan(content: Any) -> Any:
+    """JSON has no NaN; what was none before it was written is none again."""
+    if isinstance(content, dict):
+        return {key: _with_nan(value) for key, value in content.items()}
+    if isinstance(content, list):
+        return [_with_nan(value) for value in content]
+    return math.nan if content is None else content
 
 
 def _flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:

@@ -50,8 +50,8 @@ def panels(summary: Summary, metric: str) -> list[Panel]:
 
 
 def _matrices(measured: Summary) -> Iterator[Panel]:
-    values = [value for found in measured.values() for row in found["A"] for value in row]
-    limits = (min(values), max(values))
+    values = [value for found in measured.values() for row in found["A"] for value in row if not math.isnan(value)]
+    limits = (min(values, default=0.0), max(values, default=1.0))
     for role, found in measured.items():
         yield Panel("matrices", role, partial(draw_matrix, rows=found["A"], title=role.capitalize(), limits=limits))
 
@@ -67,7 +67,7 @@ def _newcomers(summary: Summary, metric: str) -> Iterator[Panel]:
     for group, title in NEWCOMERS.items():
         found = of_group(summary, group)
         curves = {role: fresh_row(found[role][metric]["A"])[1:] for role in ROLES if metric in found[role]}
-        if any(curves.values()):
+        if any(not math.isnan(value) for values in curves.values() for value in values):
             yield Panel("newcomers", title, partial(draw_curves, curves=curves, title=title, first=1))
 
 

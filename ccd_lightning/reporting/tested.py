@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from rich.box import SIMPLE_HEAD
@@ -49,6 +50,8 @@ def models_table(tested: Mapping[str, Results], record: StreamRecord, ks: Sequen
     notes = [f"{role}: not learned yet" for role in TESTED if role not in tested]
     if any(None in values.values() for values in averages):
         notes.append(f"{NOTHING}: not measured after every block")
+    if any(math.isnan(value) for of in rows.values() for row in of.values() for value in row):
+        notes.append(f"{NOTHING} on a block: it asks nobody")
     table.caption = "\n".join(notes) or None
     # A caption is broken at the width of its table.
     table.min_width = max(map(len, notes), default=None)
@@ -68,7 +71,7 @@ def averages_of(record: StreamRecord, role: str, metric: str, row: Sequence[floa
     earlier = record.matrices[role]["all"].rows.get(metric, [])[:block]
     if not record.has(role, block):
         return dict.fromkeys(AVERAGES)
-    retained = sum(row) / len(row)
+    retained = float(F.retained_average([list(row)] * len(row))[-1])
     if len(earlier) < block:
         return {"LA": None, "RA": retained, "H": None}
     learned = float(F.learning_average([*earlier, list(row)])[-1])

@@ -9,7 +9,7 @@ from ccd_lightning.reporting.tables import Summary
 
 NONE = (
     "Nothing that the run has recorded: no stop, no file that could not be read, no unknown user, no repeated row, no stage"
-    " that stayed at its first evaluation."
+    " that stayed at its first evaluation, no block without validation or test rows."
 )
 
 
@@ -20,7 +20,7 @@ def troubles(summary: Summary, manifest: Mapping[str, Any]) -> list[str]:
         summary: content of ``metrics.json``.
         manifest: content of ``stream.json``.
     """
-    found = (_missing, _stops, _torn, _idle, _repeats)
+    found = (_missing, _stops, _torn, _silent, _idle, _repeats)
     return [*(text for tell in found for text in tell(manifest)), *_unknown(summary)]
 
 
@@ -64,6 +64,25 @@ def _torn(manifest: Mapping[str, Any]) -> Iterator[str]:
 
 def _places(manifest: Mapping[str, Any], what: str) -> list[str]:
     return [event["where"] for event in manifest.get("events", []) if event["what"] == what]
+
+
+def silences(valid: int, test: int) -> list[str]:
+    """What follows where a block asks nobody.
+
+    >>> silences(valid=120, test=0)
+    ['without test rows: there is no metric on it, and the averages leave it out']
+    """
+    consequences = {
+        "valid": "its stages take all their epochs and keep their last state",
+        "test": "there is no metric on it, and the averages leave it out",
+    }
+    counts = {"valid": valid, "test": test}
+    return [f"without {split} rows: {text}" for split, text in consequences.items() if not counts[split]]
+
+
+def _silent(manifest: Mapping[str, Any]) -> Iterator[str]:
+    for index, block in enumerate(manifest["blocks"]):
+        yield from (f"D{index} is {text}." for text in silences(block.get("valid", 1), block.get("test", 1)))
 
 
 def _idle(manifest: Mapping[str, Any]) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 
 NOTHING = "\u2013"
@@ -54,10 +55,10 @@ def compact(value: float) -> str:
 def score(value: float | None) -> str:
     """A metric in four decimals, or a dash where there is none.
 
-    >>> score(0.10119), score(None) == NOTHING
+    >>> score(0.10119), score(None) == NOTHING == score(math.nan)
     ('0.1012', True)
     """
-    return NOTHING if value is None else f"{value:.4f}"
+    return NOTHING if value is None or math.isnan(value) else f"{value:.4f}"
 
 
 def fold(text: str, width: int | None = None) -> str:

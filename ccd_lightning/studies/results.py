@@ -85,4 +85,6 @@ def _rows(run: Run) -> Iterator[tuple[Any, ...]]:
         for role in ROLES:
             for metric, found in of_roles.get(role, {}).items():
                 for block, values in enumerate(zip(found["LA"], found["RA"], found["H"], strict=True)):
-                    yield (run.method, run.seed, role, split, block, metric, *values)
+                    # As long as no block has asked anybody there is no average.
+                    if None not in values:
+                        yield (run.method, run.seed, role, split, block, metric, *values)

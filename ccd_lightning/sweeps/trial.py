@@ -149,8 +149,9 @@ def _curve(folder: Path, role: str, average: str) -> list[float]:
         return []
     summary = json.loads(metrics.read_text())
     metric = pick_metric(summary, OmegaConf.load(config).report.metric)
-    values: list[float] = summary[role].get(metric, {}).get(average, [])
-    return values
+    values: list[float | None] = summary[role].get(metric, {}).get(average, [])
+    # As long as no block has asked anybody there is no average.
+    return [value for value in values if value is not None]
 
 
 def _last_words(folder: Path, code: int) -> str:

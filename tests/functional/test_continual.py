@@ -54,6 +54,29 @@ def test_summaries_ignore_what_lies_above_the_diagonal(summary):
         torch.testing.assert_close(summary(matrix), expected)
 
 
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.booleans(), min_size=1, max_size=6), st.integers(0, 99))
+def test_blocks_that_ask_nobody_have_no_part_in_the_averages(asks: list[bool], seed: int) -> None:
+    """As if the stream's metrics were read off the other blocks alone, for as long as there is one."""
+    size = len(asks)
+    square = random_square(size, seed)
+    square[:, [not asked for asked in asks]] = np.nan
+    rows = ragged(square)
+    for summary in (learning_average, retained_average):
+        found = summary(rows)
+        for k in range(size):
+            kept = [j for j in range(k + 1) if asks[j]]
+            known = [square[j if summary is learning_average else k][j] for j in kept]
+            assert found[k] == pytest.approx(np.mean(known), abs=1e-12) if kept else found[k].isnan()
+    for summary, best in ((forgetting, True), (backward_transfer, False)):
+        found = summary(rows)
+        for k in range(size):
+            kept = [j for j in range(k) if asks[j]]
+            before = [max(square[m][j] for m in range(j, k)) if best else square[j][j] for j in kept]
+            changes = [was - square[k][j] if best else square[k][j] - was for was, j in zip(before, kept, strict=True)]
+            assert found[k] == pytest.approx(np.mean(changes) if kept else 0.0, abs=1e-12)
+
+
 def test_forward_transfer_is_nan_from_the_first_missing_entry_on():
     square = random_square(4, 1)
     square[1, 2] = np.nan

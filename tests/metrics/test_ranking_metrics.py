@@ -53,6 +53,17 @@ def test_metrics_equal_brute_force_however_the_batches_are_cut(seed, cuts, unkno
     assert values(metric) == pytest.approx(brute_force(ranked, truth, unknown), abs=1e-12)
 
 
+def test_nobody_asked_is_no_metric_and_somebody_unknown_is_zero():
+    ranked, truth = users(0)
+    metric = RankingMetrics(KS)
+    metric.update(ranked[:0], truth[:0])
+    found = values(metric)
+    assert found.pop("users") == found.pop("unknown_users") == 0
+    assert all(math.isnan(value) for value in found.values())
+    metric.update(ranked[:0], truth[:0], unknown=1)
+    assert values(metric) == pytest.approx(brute_force(ranked[:0], truth[:0], 1), abs=0)
+
+
 def test_sums_of_two_processes_equal_those_of_one():
     ranked, truth = users(1)
     parts = [RankingMetrics(KS), RankingMetrics(KS)]
@@ -75,12 +86,6 @@ def test_unknown_users_count_after_a_first_result_too():
     metric.update(ranked[:0], truth[:0], unknown=12)
     assert values(metric)["recall@3"] == pytest.approx(before["recall@3"] / 2)
     assert values(metric)["unknown_users"] == 12
-
-
-def test_metrics_without_users_are_zero():
-    metric = RankingMetrics((5,))
-    metric.update(torch.empty(0, 5, dtype=torch.long), torch.empty(0, 1, dtype=torch.long))
-    assert set(values(metric).values()) == {0.0}
 
 
 def test_reset_forgets():

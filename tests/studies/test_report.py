@@ -65,6 +65,16 @@ def study(tmp_path: Path) -> Study:
     return found
 
 
+def test_averages_that_nobody_was_asked_for_have_no_row(study: Study) -> None:
+    path = next(run.folder for run in study.runs if run.name == "ccd-0") / "metrics.json"
+    content = json.loads(path.read_text())
+    content["student"]["recall@20"].update(LA=[None, 0.2, 0.3], RA=[None, 0.2, 0.3], H=[None, 0.2, 0.3])
+    path.write_text(json.dumps(content))
+    rows = shown(long_table(study), study, "student").filter(pl.col("method") == "ccd", pl.col("seed") == 0)
+    assert rows["block"].to_list() == [1, 2]
+    write_report(study, {})
+
+
 def test_long_table_has_one_row_for_everything_measured(study: Study) -> None:
     table = long_table(study)
     assert dict(table.schema) == SCHEMA

@@ -1,7 +1,8 @@
 """Stands for `train.py fit`: as quick as a trial can be, with the files that a sweep looks at.
 
 After each of three blocks the student's H-mean is ``--good`` plus a hundredth of the block. ``--do`` says what happens after D_1:
-``crash``, ``kill`` (by itself), ``hang`` (unless it goes on from a checkpoint), or nothing. An option ``--mistyped`` is refused.
+``crash``, ``kill`` (by itself), ``hang`` (unless it goes on from a checkpoint), or nothing;
+``mute`` measures nothing before D_1. An option ``--mistyped`` is refused.
 """
 
 import json
@@ -26,10 +27,11 @@ def main() -> None:
     run = Path(given["trainer.default_root_dir"])
     (run / "config.yaml").write_text("report: {metric: recall@20}")
     (run / "checkpoints").mkdir(exist_ok=True)
-    values: list[float] = []
+    values: list[float | None] = []
     print("argument", " ".join(sys.argv[1:]), flush=True)
     for block in range(3):
-        values.append(float(given.get("good", OWN)) + block / 100)
+        is_mute = given.get("do") == "mute" and not block
+        values.append(None if is_mute else float(given.get("good", OWN)) + block / 100)
         draft = run / "metrics.tmp"
         draft.write_text(json.dumps({"student": {"recall@20": {"H": values}}, "teacher": {}, "distilled": {}}))
         draft.replace(run / "metrics.json")

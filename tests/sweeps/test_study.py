@@ -66,6 +66,12 @@ def test_grid_tries_every_value_once_and_finds_the_best(tmp_path: Path) -> None:
     assert yaml.safe_load(best_settings(sweep, study)) == {"good": 0.4}
 
 
+def test_a_trial_may_have_no_average_before_a_block_asks_somebody(tmp_path: Path) -> None:
+    study = run_sweep(sweep_of(tmp_path, parameters={"do": {"value": "mute"}, "good": {"value": 0.3}}), tmp_path)
+    assert states(study) == [TrialState.COMPLETE]
+    assert study.best_value == pytest.approx(0.32)
+
+
 def test_a_sweep_begins_with_the_values_of_the_configuration(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
