@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 from torch import Tensor
@@ -37,6 +38,16 @@ def stage_callbacks(
     # Not strict: where nobody is asked, nothing is logged.
     stop = EarlyStopping(MONITOR, patience=settings.patience, mode="max", strict=False, check_on_train_epoch_end=False)
     return [*always, stop, BestState(MONITOR)]
+
+
+def begin_anew(stop: EarlyStopping) -> None:
+    """Let a callback of the user's judge each stage by itself: what one stage has reached is no measure for the next.
+
+    Args:
+        stop: one of the Trainer's own callbacks, which live as long as the stream.
+    """
+    stop.wait_count = stop.stopped_epoch = 0
+    stop.best_score = torch.tensor(torch.inf if stop.mode == "min" else -torch.inf)
 
 
 class EvaluationClock(Callback):

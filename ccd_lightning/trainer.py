@@ -26,7 +26,7 @@ from ccd_lightning.processes import check_strategy, surviving
 from ccd_lightning.record import StreamRecord
 from ccd_lightning.resume import check_cutoffs, restore, resumable, stages_left, where_to_go_on
 from ccd_lightning.signals import StreamSignals
-from ccd_lightning.stage_callbacks import stage_callbacks
+from ccd_lightning.stage_callbacks import begin_anew, stage_callbacks
 from ccd_lightning.types import Split, Stage, StageSettings
 
 
@@ -180,6 +180,8 @@ class StreamTrainer(Trainer):
         epochs = self.epochs_of(settings)
         self.fit_loop.max_epochs = self.current_epoch + epochs
         self.should_stop = False
+        for stop in self.early_stopping_callbacks:
+            begin_anew(stop)
         added = stage_callbacks(stage, self.stages_done, learner.first_epoch, epochs, settings)
         kept = list(self.callbacks)
         self.callbacks.extend(added)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.loggers.logger import DummyLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
@@ -16,7 +17,7 @@ from ccd_lightning.callbacks import DistillationCallback, GenerationSettings, Gr
 from ccd_lightning.checkpoint import checkpoints_in, read_checkpoint
 from ccd_lightning.data import ContinualDataModule
 from ccd_lightning.hooks import StreamCallback
-from ccd_lightning.modules import CollaborativeDistillation, Student, Teacher
+from ccd_lightning.modules import MONITOR, CollaborativeDistillation, Student, Teacher
 from ccd_lightning.plan import StreamPlan
 from ccd_lightning.trainer import StreamTrainer
 from ccd_lightning.types import StageSettings
@@ -313,3 +314,13 @@ def test_nan_names_stage_objective_and_batch_and_leaves_the_last_checkpoint(
     state = read_checkpoint(checkpoints_in(tmp_path)[-1])["system"]
     assert all(bool(tensor.isfinite().all()) for tensor in state.values())
     assert not list((tmp_path / "checkpoints").glob("*.part"))
+
+
+def test_early_stopping_of_the_user_judges_each_stage_by_itself(tmp_path: Path, run_stream: RunStream) -> None:
+    """Nothing is ever better by 1, so every stage stops after its third evaluation, whatever stages before it have reached."""
+    stop = EarlyStopping(MONITOR, min_delta=1.0, patience=2, mode="max", check_on_train_epoch_end=False)
+    settings = StageSettings(evaluate_every=1, patience=9)
+    kinds = ("base", "first_distillation", "student_update", "teacher_update", "distillation")
+    plan = StreamPlan(**dict.fromkeys(kinds, settings))
+    trainer, _ = run_stream(tmp_path, source=small_source(blocks=2), callbacks=(stop,), max_epochs=5, plan=plan)
+    assert [stage["epochs"] for stage in trainer.record.stages] == [3] * 7
