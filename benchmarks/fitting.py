@@ -61,7 +61,7 @@ def fit_stage(
         )
         learner.begin_stage(stage, settings, stream.history(stage.block), stream.seed, 0)
         stream.valid_blocks = (stage.block,)
-        with trainer._fresh_loops(learner, settings):
+        with trainer._fresh_loops(learner, settings, stream.validates):
             super(StreamTrainer, trainer).fit(learner, datamodule=stream)
 
 

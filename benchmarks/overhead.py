@@ -146,7 +146,7 @@ def fitted_epochs(
     """
     clock = _EpochClock()
     trainer.callbacks.insert(0, clock)
-    with trainer._fresh_loops(learner, replace(learner.settings, max_epochs=epochs)):
+    with trainer._fresh_loops(learner, replace(learner.settings, max_epochs=epochs), stream.validates):
         super(StreamTrainer, trainer).fit(learner, datamodule=stream)
     return [after - before for before, after in pairwise(clock.times)]
 

@@ -93,7 +93,7 @@ class StreamProgress(StreamCallback):
         self._screen.open()
         self._screen.tell(
             f"{trainer.stream.source.describe()}: {len(blocks)} blocks, {blocks[-1].num_users} users,"
-            f" {blocks[-1].num_items} items, {len(self._work) - trainer.stages_done} of {len(self._work)} stages to go,"
+            f" {blocks[-1].num_items} items, {len(self._work.keys() - self._spent)} of {len(self._work)} stages to go,"
             f" on {trainer.strategy.root_device}, into {trainer.default_root_dir}"
         )
 
@@ -265,7 +265,7 @@ class StreamProgress(StreamCallback):
     def _remaining(self, view: View, seconds: float) -> float | None:
         """At the pace of the stages done and of the present one, from the moment its training began."""
         done = [self._work[name]._replace(seconds=spent) for name, spent in self._spent.items() if name in self._work]
-        ahead = list(self._work.values())[view.stages_done :]
+        ahead = [work for name, work in self._work.items() if name not in self._spent]
         if ahead and view.stage is not None and view.phase != "preparing":
             present = ahead[0]
             share = view.share if view.phase == "training" else 1.0

@@ -40,6 +40,8 @@ class StreamReport(StreamCallback):
         figures: whether to write ``report.html`` and ``report.png``.
     """
 
+    writes = True
+
     def __init__(self, metric: str = METRIC, figures: bool = True) -> None:
         self.metric, self.figures = metric, figures
         self.costs: dict[int, dict[str, dict[str, float | int]]] = {}

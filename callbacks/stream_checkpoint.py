@@ -27,7 +27,7 @@ from ccd_lightning.checkpoint import (
 from ccd_lightning.checks import require_number
 from ccd_lightning.hooks import StreamCallback
 from ccd_lightning.modules import CollaborativeDistillation, Recommender
-from ccd_lightning.resume import stream_state
+from ccd_lightning.resume import check_savable, stream_state
 from ccd_lightning.signals import requeue_job
 from ccd_lightning.trainer import StreamTrainer
 from ccd_lightning.types import Stage
@@ -47,6 +47,8 @@ class StreamCheckpoint(StreamCallback):
             at most.
     """
 
+    writes = True
+
     def __init__(self, keep_last: int = 2, keep_blocks: bool = True, every_seconds: float = 60.0) -> None:
         if keep_last < 1:
             raise ValueError(f"`keep_last` is {keep_last}, but the newest checkpoint must stay: pass 1 or more.")
@@ -56,7 +58,8 @@ class StreamCheckpoint(StreamCallback):
 
     @override
     def on_stream_start(self, trainer: StreamTrainer, system: CollaborativeDistillation) -> None:
-        """Begin to listen to signals."""
+        """Refuse what could not be read again before anything is learned, then begin to listen to signals."""
+        check_savable(trainer, system)
         trainer.signals.watch()
 
     @override

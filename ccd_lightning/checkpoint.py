@@ -7,15 +7,13 @@ import os
 import pickle
 import re
 import shutil
-from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from torch import Tensor
 
 from ccd_lightning.processes import is_lost_connection
 from ccd_lightning.types import Stage, StageKind
@@ -26,7 +24,6 @@ UNFINISHED = ".part"
 FOLDER = "checkpoints"
 
 _NEARLY_NOTHING = 2**20
-_PLAIN = (type(None), bool, int, float, complex, str, bytes, torch.Size, torch.dtype, torch.device)
 _KEYS = {"system", "stage", "stages_done", "record", "fingerprints", "callbacks", "loops"}
 
 
@@ -95,11 +92,16 @@ def alone_in(folder: Path, advice: str) -> Iterator[int]:
         a descriptor of the folder; processes that inherit it keep others out too.
 
     Raises:
-        MisconfigurationException: if another process is in it.
+        MisconfigurationException: if another process is in it, or it is no folder.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    # The folder itself is locked, so that nothing is left in it.
-    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # The folder itself is locked, so that nothing is left in it.
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise MisconfigurationException(
+            f"{folder} is no folder to work in ({error.strerror}): name another one."
+        ) from error
     try:
         # Some network file systems know no locks of folders.
         with suppress(OSError):
@@ -113,47 +115,16 @@ def alone_in(folder: Path, advice: str) -> Iterator[int]:
 
 
 @contextmanager
-def only_job_in(run: Path, is_first: bool) -> Iterator[None]:
+def only_job_in(run: Path, speaks: bool) -> Iterator[None]:
     """Let one job learn in a run's folder; its first process speaks for all of them.
 
     Args:
         run: the folder.
-        is_first: whether this is the first process of the job.
+        speaks: whether this is the first process of a job that writes there.
     """
     advice = "wait for it, or name another folder with `--trainer.default_root_dir`."
-    with alone_in(run, advice) if is_first else nullcontext():
+    with alone_in(run, advice) if speaks else nullcontext():
         yield
-
-
-def check_readable(owner: str, state: Any) -> None:
-    """Make sure that what is about to be saved can be read again, where nothing but tensors and plain values is.
-
-    Args:
-        owner: whose state it is.
-        state: what is to be saved.
-
-    Raises:
-        MisconfigurationException: if it holds anything else.
-    """
-    foreign = _foreign(state)
-    if foreign is not None:
-        raise MisconfigurationException(
-            f"`state_dict()` of {owner} could not be read from a checkpoint again (it holds a {foreign}): return tensors,"
-            " numbers, words, lists and dictionaries of them."
-        )
-
-
-def _foreign(value: Any) -> str | None:
-    """The first type within a value that a checkpoint cannot hold; numpy's numbers are floats, but not read as such."""
-    kind = type(value)
-    parts: Iterable[Any] = ()
-    if kind in (dict, OrderedDict):
-        parts = (*value.keys(), *value.values())
-    elif kind in (list, tuple, set):
-        parts = value
-    elif not isinstance(value, Tensor) and kind not in _PLAIN:
-        return f"{kind.__module__}.{kind.__qualname__}"
-    return next((found for found in map(_foreign, parts) if found is not None), None)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -17,7 +17,12 @@ class StreamCallback(Callback):
     """A callback that also hears of blocks and stages; Lightning's own hooks run inside each stage.
 
     At the start of a stage the model has not yet met the block: it knows its old users and items only.
+
+    Attributes:
+        writes: whether it writes into the run's folder, where then no other job may learn.
     """
+
+    writes = False
 
     def on_stream_start(self, trainer: StreamTrainer, system: CollaborativeDistillation) -> None:
         """The stream begins or goes on; what is done so far is restored."""

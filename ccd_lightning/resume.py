@@ -17,7 +17,6 @@ from ccd_lightning.backbones import Backbone
 from ccd_lightning.checkpoint import (
     FOLDER,
     Saved,
-    check_readable,
     find_saved,
     has_saved,
     read_checkpoint,
@@ -29,6 +28,7 @@ from ccd_lightning.checkpoint import (
 )
 from ccd_lightning.data import ContinualDataModule, check_same_blocks
 from ccd_lightning.modules import PROXIES, CollaborativeDistillation, Recommender
+from ccd_lightning.readable import check_readable
 from ccd_lightning.signals import was_requeued
 from ccd_lightning.types import Stage
 
@@ -46,18 +46,31 @@ def stream_state(
     last = trainer.last_stage
     if last is None:
         raise ValueError("No stage of the stream is done yet, so there is nothing to save: call this after a stage.")
-    states = {callback.state_key: callback.state_dict() for callback in trainer.stream_callbacks()}
-    for owner, state in states.items():
-        check_readable(owner, state)
+    check_savable(trainer, system)
     return {
         "stage": stage_to_state(last),
         "stages_done": trainer.stages_done,
         "system": system.state_dict(),
         "record": trainer.record.state_dict(),
         "fingerprints": [block.fingerprint for block in stream.blocks[: last.block + 1]],
-        "callbacks": states,
+        "callbacks": _states_of_callbacks(trainer),
         "loops": trainer.fit_loop.state_dict(),
     }
+
+
+def check_savable(trainer: StreamTrainer, system: CollaborativeDistillation) -> None:
+    """Make sure that what callbacks and system want to keep can be read again.
+
+    Raises:
+        MisconfigurationException: naming whose state cannot.
+    """
+    for owner, state in _states_of_callbacks(trainer).items():
+        check_readable(owner, state)
+    check_readable(type(system).__name__, system.state_dict())
+
+
+def _states_of_callbacks(trainer: StreamTrainer) -> dict[str, Any]:
+    return {callback.state_key: callback.state_dict() for callback in trainer.stream_callbacks()}
 
 
 def restore_stream(
@@ -79,12 +92,7 @@ def restore_stream(
         _note_going_on(trainer, saved, "the beginning")
         return
     path, state = _newest_readable(saved.finished)
-    check_same_blocks(state["fingerprints"], stream.stream, stream.source.describe())
-    if len(stream.blocks) < len(state["fingerprints"]):
-        raise MisconfigurationException(
-            f"The run has learned {len(state['fingerprints'])} blocks, but `data.max_blocks` is {stream.max_blocks}: pass that many"
-            " or more, or leave it out."
-        )
+    check_learned_blocks(state["fingerprints"], stream)
     # Otherwise what was learned in double precision would be rounded.
     trainer.precision_plugin.convert_module(system)
     try:
@@ -96,7 +104,7 @@ def restore_stream(
         ) from error
     for backbone in _backbones(system):
         if backbone.known_block >= 0:
-            backbone.observe(stream.history(backbone.known_block))
+            backbone.observe(stream.history(backbone.known_block).since(backbone.known_before))
     trainer.record.load_state_dict(state["record"])
     system.student.backbone.settle(trainer.record.student_role() == "distilled")
     trainer.last_stage = stage_from_state(state["stage"])
@@ -108,6 +116,42 @@ def restore_stream(
     trainer.fit_loop.load_state_dict(state["loops"])
     # The saved stage is finished: the next one starts at its first epoch.
     trainer.fit_loop.restarting = False
+
+
+def check_learned_blocks(fingerprints: list[str], stream: ContinualDataModule) -> None:
+    """Make sure that the data hold, unchanged, the blocks that a run has learned.
+
+    Args:
+        fingerprints: of these blocks.
+        stream: the data.
+
+    Raises:
+        MisconfigurationException: if `max_blocks` leaves some out.
+        ValueError: if one has changed.
+    """
+    check_same_blocks(fingerprints, stream.stream, stream.source.describe())
+    if len(stream.blocks) < len(fingerprints):
+        raise MisconfigurationException(
+            f"The run has learned {len(fingerprints)} blocks, but `data.max_blocks` is {stream.max_blocks}: pass that many or"
+            " more, or leave it out."
+        )
+
+
+def check_answers(trainer: StreamTrainer, system: CollaborativeDistillation, stream: ContinualDataModule) -> None:
+    """Make sure that a system can answer for the stream that its Trainer has just learned.
+
+    Raises:
+        MisconfigurationException: if it has not learned it, or `max_blocks` leaves some of it out.
+        ValueError: if the data are others.
+    """
+    assert trainer.last_stage is not None
+    learned = trainer.last_stage.block
+    if max(backbone.known_block for backbone in _backbones(system)) < learned:
+        raise MisconfigurationException(
+            f"The Trainer has learned the blocks up to D{learned}, but this system has not: pass the one that was fitted, or a"
+            " `ckpt_path`."
+        )
+    check_learned_blocks([block.fingerprint for block in trainer.stream.blocks[: learned + 1]], stream)
 
 
 def restore(
@@ -137,11 +181,10 @@ def stages_left(stages: list[Stage], last: Stage, done: Collection[str]) -> list
     Args:
         stages: those of the plan for the block.
         last: the newest that is done, of the same block.
-        done: names of all that are done; they count where the plan has changed since and knows nothing of the last one.
+        done: names of all that are done: none of them is learned twice where the plan has changed since.
     """
-    if last in stages:
-        return stages[stages.index(last) + 1 :]
-    return [stage for stage in stages if stage.name not in done]
+    left = stages[stages.index(last) + 1 :] if last in stages else stages
+    return [stage for stage in left if stage.name not in done]
 
 
 def check_cutoffs(trainer: StreamTrainer, system: CollaborativeDistillation) -> None:
@@ -183,9 +226,11 @@ def _manifest_of(run: Path) -> dict[str, Any]:
 def resumable(trainer: StreamTrainer, unfinished: Path | None, stage: Stage, learner: Recommender) -> Path | None:
     """The state within a stage, if that is the stage to go on with and its file is whole.
 
+    It begins anew where the block that it learns has changed; blocks that finished stages have learned must not, see
+    :func:`restore_stream`.
+
     Raises:
         MisconfigurationException: if it is of another model.
-        ValueError: if the block that the stage learns has changed.
     """
     expected = unfinished_path(Path(trainer.default_root_dir), trainer.stages_done + 1, stage)
     if unfinished is None or unfinished.name != expected.name:
@@ -197,7 +242,11 @@ def resumable(trainer: StreamTrainer, unfinished: Path | None, stage: Stage, lea
         rank_zero_warn(f"{unfinished} cannot be read ({why_unreadable(error)}); the stage {stage.name} begins anew.")
         trainer.record.note("unreadable", unfinished.name)
         return None
-    check_same_blocks(fingerprints, trainer.stream.stream, trainer.stream.source.describe())
+    if fingerprints[stage.block :] not in ([], [trainer.stream.blocks[stage.block].fingerprint]):
+        rank_zero_warn(
+            f"The data of block {stage.block} have changed since {unfinished}: the stage {stage.name} begins anew."
+        )
+        return None
     for name, value in learner.state_dict().items():
         if isinstance(value, Tensor) and getattr(saved.get(name), "shape", None) != value.shape:
             raise MisconfigurationException(
@@ -214,8 +263,8 @@ def where_to_go_on(ckpt_path: str | Path | None, run: Path) -> str | Path | None
     saved begins anew.
 
     Raises:
-        MisconfigurationException: if a stream shall begin where there is one, or the folder holds a file that Lightning
-            would load into every stage under SLURM.
+        MisconfigurationException: if a stream shall begin where there is one or go on where there is none, or the folder holds
+            a file that Lightning would load into every stage under SLURM.
     """
     for path in run.glob("hpc_ckpt_*") if SLURMEnvironment.detect() else ():
         raise MisconfigurationException(
@@ -229,6 +278,9 @@ def where_to_go_on(ckpt_path: str | Path | None, run: Path) -> str | Path | None
     if str(ckpt_path) == "last" and (run / MANIFEST).is_file() and not has_saved(run):
         rank_zero_warn(f"The stream in {run} was stopped before anything was saved: it begins anew.")
         return None
+    if ckpt_path is not None and not run.is_dir():
+        # Before a folder is made whose name may be mistyped.
+        find_saved(ckpt_path, run)
     return ckpt_path
 
 

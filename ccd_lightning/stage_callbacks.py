@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from torch import Tensor
 from typing_extensions import override
 
@@ -20,7 +21,7 @@ PLACE = ("block", "stage", "stage_epoch")
 
 
 def stage_callbacks(
-    stage: Stage, number: int, first_epoch: int, epochs: int, settings: StageSettings
+    stage: Stage, number: int, first_epoch: int, epochs: int, settings: StageSettings, is_judged: bool
 ) -> list[Callback]:
     """What watches over one stage.
 
@@ -30,24 +31,53 @@ def stage_callbacks(
         first_epoch: the Trainer's epoch count at the start of the stage.
         epochs: epochs of the stage at most.
         settings: how often it is evaluated, and how long without a better value.
+        is_judged: whether evaluations ask anybody; otherwise the stage takes all its epochs and keeps its last state.
     """
     clock = EvaluationClock(first_epoch, epochs, settings.evaluate_every)
     always: list[Callback] = [clock, PlaceInStream(stage.block, number, first_epoch)]
-    if not settings.evaluate_every:
-        return always
-    # Not strict: where nobody is asked, nothing is logged.
-    stop = EarlyStopping(MONITOR, patience=settings.patience, mode="max", strict=False, check_on_train_epoch_end=False)
-    return [*always, stop, BestState(MONITOR)]
+    return [*always, StageStop(settings.patience), BestState(MONITOR)] if is_judged else always
 
 
-def begin_anew(stop: EarlyStopping) -> None:
-    """Let a callback of the user's judge each stage by itself: what one stage has reached is no measure for the next.
+def those_who_can_watch(callbacks: list[Callback], is_judged: bool) -> list[Callback]:
+    """The Trainer's own callbacks for one stage; what watches validation stays away where nobody is asked.
 
     Args:
-        stop: one of the Trainer's own callbacks, which live as long as the stream.
+        callbacks: they live as long as the stream.
+        is_judged: whether the stage's evaluations ask anybody.
     """
+    present = []
+    for callback in callbacks:
+        is_watcher = isinstance(callback, EarlyStopping | ModelCheckpoint) and "valid/" in (callback.monitor or "")
+        if is_watcher and not is_judged:
+            continue
+        if isinstance(callback, EarlyStopping):
+            _begin_anew(callback, after_validation=is_watcher)
+        present.append(callback)
+    return present
+
+
+def _begin_anew(stop: EarlyStopping, after_validation: bool) -> None:
+    """Let a stage be judged by itself: what one stage has reached is no measure for the next."""
     stop.wait_count = stop.stopped_epoch = 0
     stop.best_score = torch.tensor(torch.inf if stop.mode == "min" else -torch.inf)
+    stop.stopping_reason, stop.stopping_reason_message = EarlyStoppingReason.NOT_STOPPED, None
+    if after_validation and stop._check_on_train_epoch_end is None:
+        # Lightning would take every epoch for one that validates.
+        stop._check_on_train_epoch_end = False
+
+
+class StageStop(EarlyStopping):
+    """Ends a stage that becomes no better.
+
+    It has a class of its own because Lightning tells the states of callbacks apart by their classes, and the user may have
+    another `EarlyStopping`.
+
+    Args:
+        patience: evaluations without a better one.
+    """
+
+    def __init__(self, patience: int) -> None:
+        super().__init__(MONITOR, patience=patience, mode="max", check_on_train_epoch_end=False)
 
 
 class EvaluationClock(Callback):
@@ -111,8 +141,8 @@ class BestState(Callback):
 
     @override
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.sanity_checking or self.monitor not in trainer.callback_metrics:
-            # Some batches of what the model knew before are no evaluation of what it learns, nor is asking nobody.
+        if trainer.sanity_checking:
+            # Some batches of what the model knew before are no evaluation of what it learns.
             return
         value = float(trainer.callback_metrics[self.monitor])
         self.values.append(value)

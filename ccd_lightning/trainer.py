@@ -24,9 +24,9 @@ from ccd_lightning.modules import CollaborativeDistillation, Recommender
 from ccd_lightning.plan import MEASURED, StreamPlan
 from ccd_lightning.processes import check_strategy, surviving
 from ccd_lightning.record import StreamRecord
-from ccd_lightning.resume import check_cutoffs, restore, resumable, stages_left, where_to_go_on
+from ccd_lightning.resume import check_answers, check_cutoffs, restore, resumable, stages_left, where_to_go_on
 from ccd_lightning.signals import StreamSignals
-from ccd_lightning.stage_callbacks import begin_anew, stage_callbacks
+from ccd_lightning.stage_callbacks import stage_callbacks, those_who_can_watch
 from ccd_lightning.types import Split, Stage, StageSettings
 
 
@@ -114,7 +114,8 @@ class StreamTrainer(Trainer):
         model.check_cutoffs(stream.blocks)
         run = Path(self.default_root_dir)
         ckpt_path = where_to_go_on(ckpt_path, run)
-        with only_job_in(run, self.is_global_zero):
+        writes = any(callback.writes for callback in self.stream_callbacks())
+        with only_job_in(run, writes and self.is_global_zero):
             self._unfinished = restore(self, model, stream, ckpt_path)
             check_cutoffs(self, model)
             with surviving(self, model):
@@ -156,7 +157,7 @@ class StreamTrainer(Trainer):
         learner.begin_stage(stage, settings, stream.history(stage.block), stream.seed, self.current_epoch)
         unfinished = resumable(self, self._unfinished, stage, learner)
         if learner.is_trainable():
-            with self._fresh_loops(learner, settings):
+            with self._fresh_loops(learner, settings, stream.validates):
                 super().fit(learner, datamodule=stream, ckpt_path=unfinished, weights_only=True)
         learner.end_stage()
         epochs = self.current_epoch - learner.first_epoch
@@ -173,18 +174,17 @@ class StreamTrainer(Trainer):
         return settings.max_epochs or self._epochs_of_a_stage
 
     @contextmanager
-    def _fresh_loops(self, learner: Recommender, settings: StageSettings) -> Iterator[None]:
+    def _fresh_loops(self, learner: Recommender, settings: StageSettings, validates: bool) -> Iterator[None]:
         """Let one more fit run on this Trainer: epochs and steps count on, whatever stops or watches a stage starts anew."""
         stage = learner.stage
         assert stage is not None
         epochs = self.epochs_of(settings)
         self.fit_loop.max_epochs = self.current_epoch + epochs
         self.should_stop = False
-        for stop in self.early_stopping_callbacks:
-            begin_anew(stop)
-        added = stage_callbacks(stage, self.stages_done, learner.first_epoch, epochs, settings)
+        is_judged = validates and settings.evaluate_every > 0
+        added = stage_callbacks(stage, self.stages_done, learner.first_epoch, epochs, settings, is_judged)
         kept = list(self.callbacks)
-        self.callbacks.extend(added)
+        self.callbacks[:] = [*those_who_can_watch(kept, is_judged), *added]
         try:
             yield
         finally:
@@ -285,7 +285,9 @@ class StreamTrainer(Trainer):
     def _get_ready_to_answer(self, system: CollaborativeDistillation, stream: Any, ckpt_path: Any) -> None:
         """Load what was learned, unless this Trainer has just learned it."""
         restore(self, system, self._check(stream), ckpt_path)
-        if ckpt_path is not None:
+        if ckpt_path is None:
+            check_answers(self, system, stream)
+        else:
             self._call("on_stream_restored", system)
 
     def stream_callbacks(self) -> list[StreamCallback]:

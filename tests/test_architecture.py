@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = (
-    ("types", "checks", "seeding", "distributed", "memory", "serving"),
+    ("types", "checks", "seeding", "distributed", "memory", "readable", "serving"),
     ("functional",),
     ("data",),
     ("backbones", "metrics"),

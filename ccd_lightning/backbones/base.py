@@ -55,7 +55,7 @@ class Backbone(nn.Module, ABC):
         super().__init__()
         self.num_users = 0
         self.num_items = 0
-        self.known_block = -1
+        self.known_block = self.known_before = -1
         self._sides: dict[str, Side] = {}
         self._counterparts: dict[str, str] = {}
         self.register_load_state_dict_pre_hook(_fit_sizes)  # type: ignore[no-untyped-call]
@@ -175,8 +175,8 @@ class Backbone(nn.Module, ABC):
         self.grow(history.block.num_users, history.block.num_items, generator)
         if new_rows != "random" and min(old.values()) > 0:
             self._begin_from_neighbours(history.since(self.known_block), old, topk, one_hop_only=new_rows == "one_hop")
-        self.observe(history)
-        self.known_block = history.block.index
+        self.observe(history.since(self.known_block))
+        self.known_before, self.known_block = self.known_block, history.block.index
 
     @torch.no_grad()
     def reset(self, generator: torch.Generator) -> None:
@@ -195,7 +195,7 @@ class Backbone(nn.Module, ABC):
                 parameter.zero_()
         for buffer in self.buffers():
             buffer.zero_()
-        self.num_users, self.num_items, self.known_block = 0, 0, -1
+        self.num_users, self.num_items, self.known_block, self.known_before = 0, 0, -1, -1
 
     @torch.no_grad()
     def merge_from(self, previous: Backbone, momentum: float) -> None:
@@ -240,12 +240,14 @@ class Backbone(nn.Module, ABC):
         setattr(self, name, nn.Parameter(rows, requires_grad=getattr(self, name).requires_grad))
 
     def get_extra_state(self) -> Tensor:
-        """Sizes and the last block met, so that a checkpoint restores itself into an empty model."""
-        return torch.tensor([self.num_users, self.num_items, self.known_block])
+        """Sizes, the last block met and the one before, so that a checkpoint restores itself into an empty model."""
+        return torch.tensor([self.num_users, self.num_items, self.known_block, self.known_before])
 
     def set_extra_state(self, state: Tensor) -> None:
         """Restore :meth:`get_extra_state`."""
-        self.num_users, self.num_items, self.known_block = state.tolist()
+        # Files of earlier releases do not tell the block before.
+        self.num_users, self.num_items, self.known_block, *before = state.tolist()
+        self.known_before = before[0] if before else self.known_block - 1
 
 
 def _fit_sizes(backbone: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:

@@ -86,7 +86,7 @@ class MultVAE(Backbone):
             noise = keyed_normal(batch.users, self.dim, self.seed, "vae noise", int(self.steps))
             latent = mean + noise * log_std.exp()
         logits = self.decode(latent)
-        totals = torch.zeros(len(logits), device=values.device).index_add_(0, rows, values)
+        totals = values.new_zeros(len(logits)).index_add_(0, rows, values)
         reconstruction = (totals * logits.logsumexp(-1)).sum() - (values * logits[rows, items]).sum()
         weight = F.annealed_weight(int(self.steps), self.anneal_steps, self.max_anneal)
         return (reconstruction + weight * F.gaussian_kl(mean, log_std).sum()) / batch.global_size

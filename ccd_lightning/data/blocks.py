@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 
 from ccd_lightning.data.id_map import IdMap
+from ccd_lightning.data.tables import narrowed
 from ccd_lightning.data.validation import checked_table
 from ccd_lightning.types import Block, Interactions, Split
 
@@ -85,14 +86,16 @@ def build_stream(table: pl.DataFrame, origin: str) -> Stream:
 
 
 def fingerprint(part: pl.DataFrame) -> str:
-    """SHA-256 of a block's raw ids and splits in row order, whatever file or integer width they came from.
+    """SHA-256 of a block's raw ids and splits in row order, whatever file or type they came from.
+
+    Ids that are all whole numbers count as such where they are text, too: a later block may have turned a whole column into text.
 
     Args:
         part: columns ``user`` and ``item`` (``Int64`` or ``String``) and ``split`` (``Enum``).
     """
     digest = hashlib.sha256()
     for column in ("user", "item"):
-        ids = part[column]
+        ids = narrowed(part[column])
         digest.update(str(ids.dtype).encode())
         if ids.dtype == pl.String:
             digest.update(ids.str.len_bytes().to_numpy().astype("<i8").tobytes())

@@ -62,6 +62,11 @@ class ContinualDataModule(LightningDataModule):
         """The time blocks D_0, D_1, ..."""
         return self.stream.blocks[: self.max_blocks]
 
+    @property
+    def validates(self) -> bool:
+        """Whether any of the blocks to validate on asks somebody."""
+        return any(self.blocks[index].valid.size for index in self.valid_blocks)
+
     def history(self, block: int) -> History:
         """What a model that meets D_k may look back on."""
         if block not in self._histories:

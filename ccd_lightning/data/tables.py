@@ -114,7 +114,7 @@ def _read_separated(path: Path, separator: str, has_header: bool) -> pl.DataFram
     integers = [name for name, kind in types.items() if kind.is_integer()]
     as_text = {**types, **dict.fromkeys(integers, pl.String())}
     table = pl.read_csv(path, separator=separator, has_header=has_header, schema=as_text)
-    return table.with_columns(_narrowed(table[name]) for name in integers)
+    return table.with_columns(narrowed(table[name]) for name in integers)
 
 
 def _read_split(path: Path, separator: str, has_header: bool) -> pl.DataFrame:
@@ -128,11 +128,13 @@ def _read_split(path: Path, separator: str, has_header: bool) -> pl.DataFrame:
         names = [f"column_{index + 1}" for index in range(len(names))]
     fields = lines[1 if has_header else 0 :].str.split_exact(separator, len(names) - 1).struct.unnest()
     fields.columns = names
-    return fields.with_columns(_narrowed(column) for column in fields)
+    return fields.with_columns(narrowed(column) for column in fields)
 
 
-def _narrowed(column: pl.Series) -> pl.Series:
-    """Integers if that loses nothing, not even a leading zero, and the text itself otherwise."""
+def narrowed(column: pl.Series) -> pl.Series:
+    """Integers if that loses nothing, not even a leading zero, and the column itself otherwise."""
+    if column.dtype != pl.String:
+        return column
     numbers = column.cast(pl.Int64, strict=False)
     return numbers if numbers.cast(pl.String).equals(column) else column
 

@@ -185,3 +185,14 @@ def test_pair_scores_and_users_without_rows(model):
     nobody.grow(3, 5, torch.Generator())
     assert nobody.scores(torch.arange(3)).isfinite().all()
     assert nobody.embeddings() is None and nobody.layers() == []
+
+
+def test_loss_is_the_same_in_double_precision(monkeypatch):
+    monkeypatch.setattr(module, "keyed_normal", no_noise)
+    losses = []
+    for kind in (torch.float32, torch.float64):
+        model = MultVAE(4).to(kind)
+        model.meet(random_history([(8, 9)]), "neighbours", 3, torch.Generator().manual_seed(0))
+        losses.append(model.to(kind).loss(UserBatch(torch.arange(8), 8)))
+    assert losses[1].dtype == torch.float64
+    torch.testing.assert_close(losses[0].double(), losses[1], rtol=1e-5, atol=0)

@@ -112,9 +112,13 @@ def test_fingerprint_depends_on_every_value_and_on_their_order(changed):
     assert build_stream(table, "a").fingerprints != build_stream(as_table(changed), "b").fingerprints
 
 
-def test_fingerprint_tells_numbers_from_words():
-    numbers, words = as_table([(1, 2, 0, "train")]), as_table([("1", "2", 0, "train")])
-    assert build_stream(numbers, "a").fingerprints != build_stream(words, "b").fingerprints
+@pytest.mark.parametrize(
+    ("user", "is_same"), [("1", True), ("01", False), ("+1", False), ("1.0", False), ("9" * 25, False)]
+)
+def test_numbers_are_the_same_where_a_later_id_has_made_them_text(user, is_same):
+    numbers, words = as_table([(1, 2, 0, "train")]), as_table([(user, "2", 0, "train"), ("007", "x", 1, "train")])
+    saved, present = build_stream(numbers, "a").fingerprints, build_stream(words, "b").fingerprints
+    assert (saved[0] == present[0]) == is_same
 
 
 def test_check_same_blocks_names_the_changed_block():

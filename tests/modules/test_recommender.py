@@ -124,6 +124,26 @@ def test_model_that_skipped_a_block_learns_it_with_the_next_one():
     assert torch.equal(module.backbone.item_embedding, reference.item_embedding)
 
 
+@pytest.mark.parametrize("graph", ["block", "fold", "cumulative"])
+def test_graph_of_a_model_that_skipped_a_block_holds_its_edges(graph):
+    sizes = [(8, 9), (12, 12), (13, 14)]
+    history = random_history(sizes)
+    first, second, third = history.blocks
+    pairs = [pair for one in (second, third) for pair in zip(*(column.tolist() for column in one.train), strict=True)]
+    whole = History((first, block(2, sizes[2], sizes[0], pairs)))
+    tables = []
+    for later in (history, whole):
+        model = LightGCN(4, graph=graph)
+        for met in (History((first,)), later):
+            model.meet(met, "neighbours", 20, torch.Generator().manual_seed(0))
+        tables.append(torch.cat(model.embeddings()))
+        again = LightGCN(4, graph=graph)
+        again.load_state_dict(model.state_dict())
+        again.observe(later.since(again.known_before))
+        assert torch.equal(torch.cat(again.embeddings()), tables[-1])
+    assert torch.equal(*tables)
+
+
 def test_stage_tells_its_objectives_in_order():
     module, probe = Recommender(BPRMF(4)), Probe()
     module.objectives.append(probe)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from typing_extensions import override
 
 from ccd_lightning.backbones import BPRMF, MultVAE
-from ccd_lightning.callbacks import Recommendations, StreamCheckpoint
+from ccd_lightning.callbacks import Recommendations, StreamCheckpoint, StreamProgress
 from ccd_lightning.checkpoint import unfinished_in
 from ccd_lightning.data import BlockTable, ContinualDataModule
 from ccd_lightning.hooks import StreamCallback
@@ -65,7 +66,22 @@ def test_state_that_could_not_be_read_again_is_refused_before_it_is_saved(
 ) -> None:
     with pytest.raises(MisconfigurationException, match=r"`state_dict\(\)` of Stubborn could not be read .*numpy"):
         run_stream(tmp_path, callbacks=(Stubborn(),))
-    assert not list(tmp_path.rglob("*.ckpt"))
+    assert not list(tmp_path.rglob("*"))
+
+
+def test_system_that_keeps_what_could_not_be_read_again_is_refused_at_once(
+    tmp_path: Path, run_stream: RunStream
+) -> None:
+    class Scaled(CollaborativeDistillation):
+        def get_extra_state(self) -> Any:
+            return {"scale": np.float64(0.5)}
+
+        def set_extra_state(self, state: Any) -> None:
+            self.scale = state["scale"]
+
+    parts = small_system()
+    with pytest.raises(MisconfigurationException, match=r"`state_dict\(\)` of Scaled could not be read .*numpy"):
+        run_stream(tmp_path, Scaled(parts.student, parts.members(), ks=(5, 20)))
 
 
 @pytest.mark.parametrize("ckpt_path", [None, "last"])
@@ -83,6 +99,33 @@ def test_second_process_in_a_folder_is_refused(tmp_path: Path, run_stream: RunSt
     assert len(seen) == 1
 
 
+def test_jobs_that_write_nothing_share_a_folder(tmp_path: Path) -> None:
+    stream = ContinualDataModule(small_source(blocks=1))
+    done: list[int] = []
+
+    def second() -> None:
+        trainer = new_trainer(tmp_path)
+        trainer.fit(small_system(), datamodule=ContinualDataModule(small_source(blocks=1)))
+        done.append(trainer.stages_done)
+
+    new_trainer(tmp_path, At("block0-base-0", second)).fit(small_system(), datamodule=stream)
+    assert done == [3]
+
+
+def test_mistyped_folder_to_go_on_in_is_not_made(tmp_path: Path, run_stream: RunStream) -> None:
+    with pytest.raises(MisconfigurationException, match=r"There is no stream checkpoint in .*mistyped"):
+        run_stream(tmp_path / "mistyped", ckpt_path="last")
+    assert not list(tmp_path.iterdir())
+
+
+def test_file_in_the_place_of_a_folder_is_refused(tmp_path: Path, run_stream: RunStream) -> None:
+    (tmp_path / "run").touch()
+    with pytest.raises(
+        MisconfigurationException, match=r"run is no folder to work in \(File exists\): name another one"
+    ):
+        run_stream(tmp_path / "run")
+
+
 def test_what_was_just_learned_answers_without_a_checkpoint(tmp_path: Path) -> None:
     system, stream = small_system(), ContinualDataModule(small_source(blocks=2))
     recommendations = Recommendations()
@@ -96,17 +139,38 @@ def test_what_was_just_learned_answers_without_a_checkpoint(tmp_path: Path) -> N
     (expected,) = loaded.test(small_system(), datamodule=stream, ckpt_path="last", verbose=False)
     assert measured == expected
     assert {name.split("/")[1] for name in measured} == {"teacher", "student"}
+    # For what it was not fitted on it does not answer.
+    fewer, other = (
+        ContinualDataModule(small_source(blocks=2), max_blocks=1),
+        ContinualDataModule(small_source(2, seed=1)),
+    )
+    for asked, message in ((fewer, "has learned 2 blocks"), (other, "block 0 is not the one")):
+        with pytest.raises((MisconfigurationException, ValueError), match=message):
+            trainer.test(system, datamodule=asked, verbose=False)
+    with pytest.raises(MisconfigurationException, match="blocks up to D1, but this system has not: pass the one"):
+        trainer.predict(small_system(), datamodule=stream)
 
 
 @pytest.mark.parametrize(
-    "plan", [{"teacher_every": 2}, {"cycle": ["student_update"]}, {"cycle": ["teacher_update", "student_update"]}]
+    "plan",
+    [
+        {"teacher_every": 2},
+        {"cycle": ["student_update"]},
+        {"cycle": ["teacher_update", "student_update"]},
+        {"cycle": ["teacher_update", "distillation", "student_update"]},
+    ],
 )
 def test_block_that_is_learned_is_not_learned_again_by_another_plan(
-    tmp_path: Path, run_stream: RunStream, plan: dict[str, Any]
+    tmp_path: Path, run_stream: RunStream, capsys: pytest.CaptureFixture[str], plan: dict[str, Any]
 ) -> None:
     first, learned = run_stream(tmp_path, source=small_source(blocks=2))
     names = [stage["name"] for stage in first.record.stages]
-    again, system = run_stream(tmp_path, source=small_source(blocks=2), ckpt_path="last", plan=StreamPlan(**plan))
+    progress = StreamProgress()
+    again, system = run_stream(
+        tmp_path, source=small_source(blocks=2), ckpt_path="last", plan=StreamPlan(**plan), callbacks=(progress,)
+    )
+    stages = sum(len(list(StreamPlan(**plan).stages(block, 2))) for block in range(2))
+    assert f"0 of {stages} stages to go" in capsys.readouterr().out
     assert [stage["name"] for stage in again.record.stages] == names
     assert same(learned, system)
     more, _ = run_stream(tmp_path, source=small_source(blocks=3), ckpt_path="last", plan=StreamPlan(**plan))
@@ -161,11 +225,19 @@ def test_stage_does_not_go_on_with_other_data_than_it_began_with(tmp_path: Path,
     assert unfinished_in(tmp_path / "run")
     table_of(tmp_path / "stream.parquet", swap=True)
     changed = BlockTable(str(tmp_path / "stream.parquet"))
-    with pytest.raises(ValueError, match="block 1 is not the one the run was trained on"):
-        run_stream(tmp_path / "run", source=changed, ckpt_path="last", **options)
+    shutil.copytree(tmp_path / "run", tmp_path / "whole")
+    for path in unfinished_in(tmp_path / "whole"):
+        path.unlink()
+    with pytest.warns(
+        UserWarning, match="data of block 1 have changed since .*: the stage block1-student_update begins anew"
+    ):
+        _, anew = run_stream(tmp_path / "run", source=changed, ckpt_path="last", **options)
+    _, expected = run_stream(tmp_path / "whole", source=changed, ckpt_path="last", **options)
+    assert same(anew, expected)
+    # What a finished stage has learned must stay.
     table_of(tmp_path / "stream.parquet")
-    trainer, _ = run_stream(tmp_path / "run", source=source, ckpt_path="last", **options)
-    assert trainer.record.has("distilled", 1)
+    with pytest.raises(ValueError, match="block 1 is not the one the run was trained on"):
+        run_stream(tmp_path / "run", source=source, ckpt_path="last", **options)
 
 
 def test_fewer_blocks_than_were_learned_are_refused(tmp_path: Path, run_stream: RunStream) -> None:
@@ -205,3 +277,16 @@ def test_auto_encoder_learns_in_half_precision(tmp_path: Path, run_stream: RunSt
     values = [value for value in system.teachers.parameters() if value.is_floating_point()]
     assert {value.dtype for value in values} == {torch.bfloat16}
     assert all(bool(value.isfinite().all()) for value in values)
+
+
+def test_stream_goes_on_where_a_new_id_turns_a_column_into_text(tmp_path: Path, run_stream: RunStream) -> None:
+    table = small_source(blocks=3).table()
+    path = tmp_path / "stream.csv"
+    table.filter(pl.col("block") < 2).write_csv(path)
+    run_stream(tmp_path / "run", source=BlockTable(path), max_epochs=1)
+    known = table.filter(pl.col("block") < 2)["user"]
+    stranger = table.filter(pl.col("block") == 2, ~pl.col("user").is_in(known.implode()))["user"][0]
+    names = pl.when(pl.col("user") == stranger).then(pl.lit("007")).otherwise(pl.col("user").cast(pl.String))
+    table.with_columns(names.alias("user")).write_csv(path)
+    trainer, _ = run_stream(tmp_path / "run", source=BlockTable(path), max_epochs=1, ckpt_path="last")
+    assert trainer.record.has("distilled", 2) and "007" in set(trainer.stream.stream.users.raw)

@@ -12,13 +12,14 @@ from typing import Any
 import polars as pl
 import pytest
 import torch
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from rich.console import Console
 from typing_extensions import override
 
 from ccd_lightning.callbacks import StreamProgress, StreamReport
 from ccd_lightning.data import BlockTable, ContinualDataModule
 from ccd_lightning.hooks import StreamCallback
-from ccd_lightning.modules import CollaborativeDistillation
+from ccd_lightning.modules import MONITOR, CollaborativeDistillation
 from ccd_lightning.plan import StreamPlan
 from ccd_lightning.reporting.comparison import comparison_page
 from ccd_lightning.reporting.finished import read_run
@@ -95,6 +96,20 @@ def test_without_validation_rows_a_stage_takes_all_its_epochs_and_keeps_its_last
     # Blocks that ask somebody are judged as ever, in the stages that validate.
     judged = [stage["block"] for stage in trainer.record.stages if stage["recalls"]]
     assert judged == [0, 0, 2, 2, 2, 3, 3, 3]
+
+
+def test_callbacks_of_the_user_that_watch_validation_stay_away_where_nobody_is_asked(
+    tmp_path: Path, table: Path, run_stream: RunStream
+) -> None:
+    watchers = (
+        EarlyStopping(MONITOR, mode="max", patience=50),
+        ModelCheckpoint(tmp_path / "own", monitor=MONITOR, mode="max"),
+    )
+    plan = StreamPlan(student_update=StageSettings(max_epochs=3, evaluate_every=2))
+    trainer, _ = run_stream(
+        tmp_path, source=BlockTable(table), callbacks=watchers, plan=plan, enable_checkpointing=True
+    )
+    assert trainer.stages_done == 15 and list((tmp_path / "own").glob("*.ckpt"))
 
 
 def test_averages_leave_out_blocks_that_ask_nobody(tmp_path: Path, table: Path, run_stream: RunStream) -> None:

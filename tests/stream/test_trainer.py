@@ -14,7 +14,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from ccd_lightning.backbones import BPRMF, LightGCN, MultVAE
 from ccd_lightning.callbacks import DistillationCallback, GenerationSettings, GraphSettings
-from ccd_lightning.checkpoint import checkpoints_in, read_checkpoint
+from ccd_lightning.checkpoint import checkpoints_in, read_checkpoint, unfinished_in
 from ccd_lightning.data import ContinualDataModule
 from ccd_lightning.hooks import StreamCallback
 from ccd_lightning.modules import MONITOR, CollaborativeDistillation, Student, Teacher
@@ -318,9 +318,43 @@ def test_nan_names_stage_objective_and_batch_and_leaves_the_last_checkpoint(
 
 def test_early_stopping_of_the_user_judges_each_stage_by_itself(tmp_path: Path, run_stream: RunStream) -> None:
     """Nothing is ever better by 1, so every stage stops after its third evaluation, whatever stages before it have reached."""
-    stop = EarlyStopping(MONITOR, min_delta=1.0, patience=2, mode="max", check_on_train_epoch_end=False)
+    stop = EarlyStopping(MONITOR, min_delta=1.0, patience=2, mode="max")
     settings = StageSettings(evaluate_every=1, patience=9)
     kinds = ("base", "first_distillation", "student_update", "teacher_update", "distillation")
     plan = StreamPlan(**dict.fromkeys(kinds, settings))
     trainer, _ = run_stream(tmp_path, source=small_source(blocks=2), callbacks=(stop,), max_epochs=5, plan=plan)
     assert [stage["epochs"] for stage in trainer.record.stages] == [3] * 7
+
+
+def test_stage_goes_on_with_the_patience_that_the_user_gave(tmp_path: Path, run_stream: RunStream) -> None:
+    """An `EarlyStopping` of the user's watches what the stage's own does, and has a state of its own beside it."""
+
+    class Cut(StreamCallback):
+        def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+            if trainer.current_epoch == 1:
+                raise RuntimeError("CUT")
+
+    def stop() -> EarlyStopping:
+        return EarlyStopping(MONITOR, min_delta=0.5, patience=50, mode="max")
+
+    options: dict[str, Any] = {"source": small_source(blocks=1), "max_epochs": 3, "every_seconds": 0.0}
+    options["plan"] = StreamPlan(base=StageSettings(evaluate_every=1, patience=2))
+    with pytest.raises(RuntimeError, match="CUT"):
+        run_stream(tmp_path, callbacks=(stop(), Cut()), **options)
+    assert unfinished_in(tmp_path)
+    resumed = stop()
+    run_stream(tmp_path, callbacks=(resumed,), ckpt_path="last", **options)
+    assert resumed.patience == 50
+
+
+def test_skipped_blocks_stay_with_models_of_one_block_over_a_resumption(tmp_path: Path, run_stream: RunStream) -> None:
+    def system() -> CollaborativeDistillation:
+        return small_system([LightGCN(8, graph="block"), MultVAE(4, history="block")], LightGCN(4, graph="block"))
+
+    plan = StreamPlan(teacher_every=2)
+    expected_trainer, expected = run_stream(tmp_path / "full", system(), plan=plan)
+    with pytest.raises(RuntimeError, match="CRASH"):
+        run_stream(tmp_path / "cut", system(), plan=plan, callbacks=(Recorder(die_after="block2-teacher_update-1"),))
+    trainer, resumed = run_stream(tmp_path / "cut", system(), plan=plan, ckpt_path="last")
+    assert_same(expected, resumed)
+    assert what_counts(trainer) == what_counts(expected_trainer)
