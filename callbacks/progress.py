@@ -26,7 +26,7 @@ from ccd_lightning.reporting.console import (
 )
 from ccd_lightning.reporting.ending import final_table
 from ccd_lightning.reporting.quiet import QuietLightning
-from ccd_lightning.reporting.remaining import Work, remaining_seconds
+from ccd_lightning.reporting.remaining import Work, remaining_seconds, work_of_stages
 from ccd_lightning.reporting.screen import Screen
 from ccd_lightning.reporting.tables import pick_metric
 from ccd_lightning.reporting.tested import models_table
@@ -40,9 +40,6 @@ BYTES = 4
 
 SILENCE = 60.0
 """Seconds without a line after which a log is told of an epoch."""
-
-ROWS_OF_A_USER = 20
-"""Rows that weigh as much as what is drawn for a user at each epoch: replayed items, and lists."""
 
 BEGINNING = 0.02
 """Part of a stage that says little about its pace."""
@@ -85,7 +82,7 @@ class StreamProgress(StreamCallback):
         if not trainer.is_global_zero:
             return
         blocks = trainer.stream.blocks
-        self._work = _work_of_stages(trainer, len(system.members()))
+        self._work = work_of_stages(trainer, len(system.members()))
         self._spent = {entry["name"]: entry["seconds"] for entry in trainer.record.stages}
         self._view = View(len(blocks), len(self._work), trainer.stages_done)
         self._trainer, self._told, self._begun = trainer, {}, time.monotonic()
@@ -265,7 +262,8 @@ class StreamProgress(StreamCallback):
     def _remaining(self, view: View, seconds: float) -> float | None:
         """At the pace of the stages done and of the present one, from the moment its training began."""
         done = [self._work[name]._replace(seconds=spent) for name, spent in self._spent.items() if name in self._work]
-        ahead = [work for name, work in self._work.items() if name not in self._spent]
+        present_name = view.stage.name if view.stage is not None else None
+        ahead = [work for name, work in self._work.items() if name == present_name or name not in self._spent]
         if ahead and view.stage is not None and view.phase != "preparing":
             present = ahead[0]
             share = view.share if view.phase == "training" else 1.0
@@ -282,18 +280,6 @@ def _batches_done(trainer: Trainer) -> int:
 
 def _sizes_of(system: CollaborativeDistillation) -> dict[str, int]:
     return {role: system.num_parameters(role) * BYTES for role in ("teacher", "student")}
-
-
-def _work_of_stages(trainer: StreamTrainer, num_teachers: int) -> dict[str, Work]:
-    """The stages of the whole stream by name: epochs at most, times the rows and users of the block."""
-    plan = trainer.plan
-    found = {}
-    for block in trainer.stream.blocks:
-        size_of_epoch = block.train.size + ROWS_OF_A_USER * block.num_users
-        for stage in plan.stages(block.index, num_teachers):
-            amount = float(size_of_epoch * trainer.epochs_of(plan.settings(stage)))
-            found[stage.name] = Work(stage.kind.value, model_name(stage), amount)
-    return found
 
 
 def _page_of(trainer: StreamTrainer) -> str:

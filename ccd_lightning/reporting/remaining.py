@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+from ccd_lightning.reporting.console import model_name
+from ccd_lightning.resume import stages_left
+
+if TYPE_CHECKING:
+    from ccd_lightning.trainer import StreamTrainer
+
+ROWS_OF_A_USER = 20
+"""Rows that weigh as much as what is drawn for a user at each epoch: replayed items, and lists."""
 
 
 class Work(NamedTuple):
@@ -20,6 +29,28 @@ class Work(NamedTuple):
     model: str
     amount: float
     seconds: float = 0.0
+
+
+def work_of_stages(trainer: StreamTrainer, num_teachers: int) -> dict[str, Work]:
+    """The stages of the whole stream by name, those that are done and those to come: epochs at most, times rows and users.
+
+    Args:
+        trainer: that begins or goes on with a stream, perhaps by another plan than before.
+        num_teachers: teachers of its system.
+    """
+    plan, last, done = trainer.plan, trainer.last_stage, {stage["name"] for stage in trainer.record.stages}
+    found = {}
+    for block in trainer.stream.blocks:
+        size_of_epoch = block.train.size + ROWS_OF_A_USER * block.num_users
+        stages = list(plan.stages(block.index, num_teachers))
+        left = stages
+        if last is not None and block.index <= last.block:
+            left = stages_left(stages, last, done) if block.index == last.block else []
+        for stage in stages:
+            if stage in left or stage.name in done:
+                amount = float(size_of_epoch * trainer.epochs_of(plan.settings(stage)))
+                found[stage.name] = Work(stage.kind.value, model_name(stage), amount)
+    return found
 
 
 def remaining_seconds(done: Sequence[Work], ahead: Sequence[Work]) -> float | None:

@@ -96,7 +96,8 @@ def assert_same_end(found: Path, expected: Path) -> None:
     for name, tensor in states[1]["system"].items():
         assert torch.equal(states[0]["system"][name], tensor), name
     for name in ("record", "stage", "stages_done", "fingerprints"):
-        assert states[0][name] == states[1][name], name
+        # In words, since NaN, where a block asks nobody, is unequal to itself.
+        assert repr(states[0][name]) == repr(states[1][name]), name
     names = [{path.name for path in (run / "checkpoints").iterdir()} for run in (found, expected)]
     assert names[0] == names[1]
 
