@@ -66,15 +66,19 @@ def require_columns(table: pl.DataFrame, columns: tuple[str, ...], origin: str) 
 
 
 def require_no_null(values: pl.Series, origin: str) -> None:
-    """Refuse a column with gaps.
+    """Refuse a column with gaps: a blank text would make one user of all whom nobody has named.
 
     Raises:
         ValueError: naming the first row without a value.
     """
-    row = first_row(values.is_null())
+    missing = values.is_null()
+    if values.dtype == pl.String:
+        missing |= (values.str.strip_chars() == "").fill_null(True)
+    row = first_row(missing)
     if row is not None:
+        found = "null" if values[row - 1] is None else "blank"
         raise ValueError(
-            f"{origin}, column `{values.name}`, row {row}: the value is missing (null), but every row needs one."
+            f"{origin}, column `{values.name}`, row {row}: the value is missing ({found}), but every row needs one."
             " Fill it in or leave the row out. Rows of data count from 1."
         )
 

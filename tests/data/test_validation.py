@@ -29,6 +29,8 @@ def test_checked_table_brings_columns_to_their_final_types():
     [
         ({"user": [1, None, 1, 3]}, "column `user`, row 2: the value is missing"),
         ({"item": ["a", "b", "c", None]}, "column `item`, row 4: the value is missing"),
+        ({"user": ["a", "b", "", "c"]}, r"column `user`, row 3: the value is missing \(blank\)"),
+        ({"item": ["a", " ", None, "c"]}, r"column `item`, row 2: the value is missing \(blank\)"),
         ({"block": [0, None, 1, 1]}, "column `block`, row 2: the value is missing"),
         ({"split": [None, "valid", "train", "test"]}, "column `split`, row 1: the value is missing"),
         ({"split": ["train", "valid", "dev", "test"]}, "column `split`, row 3: 'dev' is no split; expected one of"),
