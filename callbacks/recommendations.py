@@ -20,6 +20,9 @@ from ccd_lightning.modules import CollaborativeDistillation
 if TYPE_CHECKING:
     from pyarrow.parquet import ParquetWriter
 
+PART = b"ccd_lightning.part"
+"""Key of the metadata by which a file of a further process is told from a copy with a number in its name."""
+
 
 class Recommendations(Callback):
     """Writes the student's best items for every user that `trainer.predict` scores, as Parquet.
@@ -111,10 +114,10 @@ class Recommendations(Callback):
         return path.with_name(f"{path.stem}-{rank}{path.suffix}") if rank else path
 
     def _remove_older(self, target: Path) -> None:
-        """Whoever reads all the files together would find users twice."""
+        """Whoever reads all the files together would find users twice; files of the user's may have similar names."""
         for path in target.parent.glob(f"{glob.escape(target.stem)}-*{glob.escape(target.suffix)}"):
             number = path.stem.removeprefix(f"{target.stem}-")
-            if number.isdecimal() and int(number) >= world_size():
+            if number.isdecimal() and int(number) >= world_size() and _is_part(path):
                 path.unlink()
 
     def _open(self, target: Path) -> None:
@@ -125,6 +128,8 @@ class Recommendations(Callback):
         self._draft = target.with_name(f".{target.name}.tmp")
         nobody = torch.empty(0, dtype=torch.long)
         schema = self._rows(nobody, torch.empty(0, self.k), torch.empty(0, self.k, dtype=torch.long)).to_arrow().schema
+        if process_rank():
+            schema = schema.with_metadata({**(schema.metadata or {}), PART: b""})
         self._writer = ParquetWriter(self._draft, schema)
 
     def _best(self, users: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
@@ -150,6 +155,16 @@ class Recommendations(Callback):
 
     def _forget(self) -> None:
         self._seen = self._stream = self._writer = None
+
+
+def _is_part(path: Path) -> bool:
+    """Whether a process of a prediction has written a file."""
+    from pyarrow.parquet import read_schema
+
+    try:
+        return PART in (read_schema(path).metadata or {})
+    except (OSError, ValueError):
+        return False
 
 
 def _stream_of(trainer: Trainer) -> ContinualDataModule:

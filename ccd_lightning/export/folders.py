@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
 import shutil
 from collections.abc import Iterator
@@ -45,17 +46,45 @@ def drafted(folder: Path) -> Iterator[Path]:
 
     Yields:
         The folder to write into.
+
+    Raises:
+        ValueError: if another process is writing one for the same place.
     """
     # The link itself could be exchanged too, but then it would lie among the drafts and what it points to would stay old.
     folder = Path(os.path.realpath(folder))
     draft = folder.with_name(f".{folder.name}.tmp")
-    _remove(draft)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with _alone(folder):
+        _remove(draft)
+        try:
+            draft.mkdir()
+            yield draft
+            replace_folder(draft, folder)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep others from replacing a folder; the lock is a file beside it, since the folder itself is exchanged."""
+    lock = folder.with_name(f".{folder.name}.lock")
+    descriptor = os.open(lock, os.O_CREAT | os.O_RDWR)
     try:
-        draft.mkdir(parents=True)
-        yield draft
-        replace_folder(draft, folder)
+        # Some network file systems know no locks.
+        with suppress(OSError):
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                is_ours = os.fstat(descriptor).st_nlink > 0
+            except BlockingIOError:
+                is_ours = False
+            if not is_ours:
+                raise ValueError(f"Another process is writing {folder}: wait until it is done, or name another folder.")
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
     finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        os.close(descriptor)
 
 
 def _remove(path: Path) -> None:

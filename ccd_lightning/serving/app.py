@@ -6,8 +6,8 @@ import asyncio
 import contextlib
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Annotated, Any
+from contextlib import asynccontextmanager, suppress
+from typing import Annotated, Any, TextIO
 
 from fastapi import FastAPI, HTTPException, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -118,13 +118,18 @@ async def _watch(live: LiveModel, poll: float) -> None:
     while True:
         await asyncio.sleep(poll)
         if await asyncio.to_thread(live.refresh):
-            print(f"Now serving version {live.model.version} (block {live.model.manifest['block']}).", flush=True)
+            _say(f"Now serving version {live.model.version} (block {live.model.manifest['block']}).", sys.stdout)
         # A folder that is being copied is refused for another reason at every look.
         if live.is_settled and live.refused != told:
             told = live.refused
             if told is not None:
-                print(
+                _say(
                     f"warning: the new export is refused, and version {live.model.version} stays in service: {told}",
-                    file=sys.stderr,
-                    flush=True,
+                    sys.stderr,
                 )
+
+
+def _say(line: str, stream: TextIO) -> None:
+    """A log whose reader has died, or that is full, is no reason to look no longer."""
+    with suppress(OSError, ValueError):
+        print(line, file=stream, flush=True)

@@ -47,8 +47,9 @@ class LiveModel:
         self._looked_at = signature
         try:
             model = load_export(self.folder)
-        except ValueError as error:
-            self.refused = str(error)
+        except Exception as error:
+            # Whatever it is, the old model goes on answering, and nobody else would hear of it.
+            self.refused = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
             return False
         self.refused = None
         if model.version == self.model.version:

@@ -61,6 +61,7 @@ class _Pool:
         self.study, self.lock = study, lock
         self.waiting = [run for run in study.runs if not is_finished(run)]
         self.active: dict[str, tuple[Run, subprocess.Popen[bytes]]] = {}
+        self.said_before: dict[str, int] = {}
         self.failed: dict[str, str] = {}
         self.asked: int | None = None
 
@@ -104,6 +105,7 @@ class _Pool:
         environment = {**os.environ, "OMP_NUM_THREADS": str(self.study.threads)}
         print(f"{run.name} begins" + (f" with {origin}" if origin else ""), flush=True)
         with (run.folder / LOG).open("ab") as log:
+            self.said_before[run.name] = log.tell()
             return subprocess.Popen(
                 [sys.executable, "-c", _PROGRAM, *run.command(origin)],
                 stdin=subprocess.DEVNULL,
@@ -122,7 +124,7 @@ class _Pool:
                 continue
             del self.active[name]
             if code:
-                self.failed[name] = _last_words(run, code)
+                self.failed[name] = _last_words(run, code, self.said_before[name])
             print(f"{name}: {self.failed.get(name, 'finished')}", flush=True)
         time.sleep(_SECONDS)
 
@@ -161,7 +163,11 @@ def _check_settings(run: Run) -> None:
         )
 
 
-def _last_words(run: Run, code: int) -> str:
-    lines = [line.strip() for line in (run.folder / LOG).read_text(errors="replace").splitlines() if line.strip()]
+def _last_words(run: Run, code: int, since: int) -> str:
+    """What a run said at last, in the attempt whose output begins at a byte of its log."""
+    if code < 0:
+        return f"killed by {signal.Signals(-code).name}; its output is in {run.folder / LOG}"
+    text = (run.folder / LOG).read_bytes()[since:].decode(errors="replace")
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     told = [line for line in lines if line.startswith("error:")]
     return (told or lines or [""])[-1].removeprefix("error: ") or f"exit code {code}"

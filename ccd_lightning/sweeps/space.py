@@ -85,7 +85,7 @@ class Parameter:
                 " the distribution int_uniform or q_uniform, or choose the `method` random or bayes."
             )
         count = round((self.high - self.low) / self.step) + 1
-        return [self.low + index * self.step for index in range(count)]
+        return [round(self.low + index * self.step, 12) for index in range(count)]
 
 
 def read_parameter(name: str, found: Any) -> Parameter:
@@ -162,7 +162,8 @@ def _steps(name: str, low: float, high: float, step: float) -> Parameter:
     """The multiples of the step within the bounds; whole ones where all three numbers are whole."""
     if step <= 0:
         raise _mistake(name, f"has a `q` of {step}", "a step above 0 was expected", "mend it")
-    first, last = math.ceil(low / step) * step, math.floor(high / step) * step
+    # Quotients of decimal fractions may lie a rounding error beside a whole number.
+    first, last = (round(count * step, 12) for count in (math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)))
     if not first < last:
         raise _mistake(name, f"goes from {low} to {high} by {step}", "at least two steps were expected", "mend `q`")
     return Parameter(name, (), first, last, step)

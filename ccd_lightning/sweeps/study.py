@@ -101,14 +101,14 @@ def _open(sweep: Sweep, storage: str) -> optuna.Study:
         grace_period=6 * HEARTBEAT,
         heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(),
     )
-    study = optuna.create_study(
-        study_name=sweep.name,
-        storage=database,
-        sampler=_sampler(sweep),
-        pruner=_pruner(sweep),
-        direction=StudyDirection.MAXIMIZE if sweep.goal == "maximize" else StudyDirection.MINIMIZE,
-        load_if_exists=True,
-    )
+    direction = StudyDirection.MAXIMIZE if sweep.goal == "maximize" else StudyDirection.MINIMIZE
+    options: dict[str, Any] = {"study_name": sweep.name, "storage": database, "direction": direction}
+    options |= {"sampler": _sampler(sweep), "pruner": _pruner(sweep), "load_if_exists": True}
+    study = optuna.create_study(**options)
+    if study.direction != direction and not study.trials:
+        # Optuna goes on in the direction that a study began with, even if it was refused before its first trial.
+        optuna.delete_study(study_name=sweep.name, storage=database)
+        study = optuna.create_study(**options)
     fixed = json.dumps([sweep.command, sweep.objective, sweep.goal, [repr(part) for part in sweep.parameters]])
     if study.trials and study.user_attrs.get(_FIXED, fixed) != fixed:
         raise MisconfigurationException(

@@ -25,6 +25,8 @@ PATIENCE = 120.0
 OUTPUT = "output.txt"
 """What a trial prints, in its folder."""
 
+CONFIG = "config.yaml"
+"""Where a trial keeps its configuration, in its folder."""
 
 USER_ERROR = 2
 """Exit code of a trial whose input or settings are wrong, as of every command."""
@@ -55,7 +57,8 @@ def run_trial(
 
     Raises:
         TrialFailedError: with the trial's own last words.
-        TrialRefusedError: with them too, if they tell of a mistake in the input.
+        TrialRefusedError: with them too, if they tell of a mistake in the input: if the trial ended with that code before it kept
+            its configuration, which it does once data and settings fit. Later it may have diverged, or found the disk full.
     """
     told = 0
     with (
@@ -63,6 +66,7 @@ def run_trial(
         (folder / OUTPUT).open("ab") as output,
         _process(arguments, folder, lock, output.fileno()) as process,
     ):
+        said_before = output.tell()
         is_running = True
         while is_running:
             is_running = not _has_ended(process)
@@ -70,13 +74,13 @@ def run_trial(
                 if is_hopeless(told, value) and is_running:
                     return None
                 told += 1
-    if process.returncode == USER_ERROR:
+    words = _last_words(folder, process.returncode, said_before)
+    if process.returncode == USER_ERROR and not (folder / CONFIG).is_file():
         raise TrialRefusedError(
-            f"{folder.name} is refused: {_last_words(folder, process.returncode)}. Mend it, and the same command goes on; a changed"
-            " sweep needs another `name`."
+            f"{folder.name} is refused: {words}. Mend it, and the same command goes on; a changed sweep needs another `name`."
         )
     if process.returncode:
-        raise TrialFailedError(_last_words(folder, process.returncode))
+        raise TrialFailedError(words)
     if not told:
         raise TrialFailedError(f"it ended well, but {folder / 'metrics.json'} holds no {average} of the {role}")
     return _curve(folder, role, average)[-1]
@@ -144,7 +148,7 @@ def alone_in(folder: Path) -> Iterator[int]:
 
 def _curve(folder: Path, role: str, average: str) -> list[float]:
     """The average after every block so far, of the metric that the trial reports."""
-    metrics, config = folder / "metrics.json", folder / "config.yaml"
+    metrics, config = folder / "metrics.json", folder / CONFIG
     if not metrics.is_file() or not config.is_file():
         return []
     summary = json.loads(metrics.read_text())
@@ -154,9 +158,11 @@ def _curve(folder: Path, role: str, average: str) -> list[float]:
     return [value for value in values if value is not None]
 
 
-def _last_words(folder: Path, code: int) -> str:
+def _last_words(folder: Path, code: int, since: int) -> str:
+    """What a trial said at last, in the attempt whose output begins at a byte of the file."""
     if code < 0:
         return f"killed by {signal.Signals(-code).name}; its output is in {folder / OUTPUT}"
-    lines = [line.strip() for line in (folder / OUTPUT).read_text(errors="replace").splitlines() if line.strip()]
+    text = (folder / OUTPUT).read_bytes()[since:].decode(errors="replace")
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     told = [line for line in lines if line.startswith("error:")] or lines or ["no word"]
     return f"{told[-1].removeprefix('error: ')} (exit code {code}; its output is in {folder / OUTPUT})"

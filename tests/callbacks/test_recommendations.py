@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -81,11 +83,23 @@ def test_recommendations_of_other_processes_get_a_file_of_their_own(
     assert Recommendations().target(new_trainer(tmp_path)) == tmp_path / "recommendations-2.parquet"
 
 
-def test_recommendations_remove_files_of_more_processes(reported: Run, tmp_path: Path) -> None:
-    for name in ("recommendations-1.parquet", "recommendations-2.parquet", "recommendations-old.parquet"):
-        (tmp_path / name).write_text("old")
+def test_recommendations_remove_files_of_more_processes_and_no_others(
+    reported: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for rank in (1, 2):
+        with monkeypatch.context() as patched:
+            patched.setattr(recommendations, "process_rank", partial(int, rank))
+            patched.setattr(recommendations, "world_size", lambda: 3)
+            predict(reported, tmp_path, Recommendations(2))
+    parts = {f"recommendations-{rank}.parquet" for rank in (1, 2)}
+    assert {path.name for path in tmp_path.iterdir()} == parts
     predict(reported, tmp_path, Recommendations(2))
-    assert {path.name for path in tmp_path.iterdir()} == {"recommendations.parquet", "recommendations-old.parquet"}
+    # Copies that are named by hand, of text and of the predictions themselves.
+    (tmp_path / "recommendations-20.parquet").write_text("mine")
+    shutil.copy(tmp_path / "recommendations.parquet", tmp_path / "recommendations-20261120.parquet")
+    predict(reported, tmp_path, Recommendations(2))
+    kept = {"recommendations.parquet", "recommendations-20.parquet", "recommendations-20261120.parquet"}
+    assert {path.name for path in tmp_path.iterdir()} == kept
 
 
 def test_recommendations_are_written_batch_by_batch(reported: Run, tmp_path: Path) -> None:

@@ -89,3 +89,17 @@ def test_what_a_killed_process_left_is_no_hindrance(tmp_path: Path, kind: str) -
     assert (tmp_path / "export" / "manifest.json").read_text() == "whole"
     assert [path.name for path in tmp_path.glob(".*")] == []
     assert kind != "link" or (tmp_path / "v1" / "manifest.json").read_text() == "kept"
+
+
+def test_two_drafts_of_one_folder_are_never_mixed(tmp_path: Path) -> None:
+    write(tmp_path / "export", "old")
+    with drafted(tmp_path / "export") as draft:
+        refused = pytest.raises(ValueError, match=r"Another process is writing .*export: wait until it is done")
+        with refused, drafted(tmp_path / "export"):
+            pytest.fail("two at a time")
+        (draft / "manifest.json").write_text("new")
+    assert (tmp_path / "export" / "manifest.json").read_text() == "new"
+    assert [path.name for path in tmp_path.iterdir()] == ["export"]
+    with drafted(tmp_path / "export") as draft:
+        (draft / "manifest.json").write_text("newer")
+    assert (tmp_path / "export" / "manifest.json").read_text() == "newer"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 
 from ccd_lightning.export.programs import FactorScorer, trace, write_onnx
 from ccd_lightning.serving import LiveModel, load_export
+from ccd_lightning.serving.app import _watch
 from tests.exports import sign
 
 
@@ -126,3 +128,39 @@ def test_nothing_is_read_again_while_nothing_changes(folder: Path, monkeypatch: 
     live = LiveModel(folder)
     monkeypatch.setattr("ccd_lightning.serving.live.load_export", lambda _: pytest.fail("read again"))
     assert not live.refresh()
+
+
+def test_whatever_goes_wrong_with_a_new_export_the_old_one_stays(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    live = LiveModel(folder)
+
+    def fail(_: Path) -> None:
+        raise MemoryError("no room for two")
+
+    (folder / "users.parquet").touch()
+    with monkeypatch.context() as patched:
+        patched.setattr("ccd_lightning.serving.live.load_export", fail)
+        assert not live.refresh()
+    assert live.refused == "MemoryError: no room for two"
+    (folder / "users.parquet").touch()
+    assert not live.refresh()
+    assert live.refused is None
+
+
+def test_server_looks_on_when_nobody_reads_its_log(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    live = LiveModel(folder)
+    looks: list[int] = []
+
+    def refresh() -> bool:
+        looks.append(1)
+        if len(looks) == 3:
+            raise KeyboardInterrupt
+        return True
+
+    def nobody(*_: object, **__: object) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr(live, "refresh", refresh)
+    monkeypatch.setattr("builtins.print", nobody)
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(_watch(live, 0.0))
+    assert len(looks) == 3

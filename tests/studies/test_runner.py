@@ -59,6 +59,17 @@ def test_a_failed_run_is_told_the_others_go_on_and_it_is_tried_again(played: Pla
     assert calls_of(study.runs[0])[1].endswith("good-0/checkpoints/00003-block0-distillation.ckpt")
 
 
+def test_a_run_that_is_killed_is_not_told_by_what_an_earlier_attempt_said(played: Played) -> None:
+    study = played({"bad": "{model: {a: 1}}", "good": "{model: {a: 2}}"})
+    carry_out(study)
+    bad = study.runs[0].folder
+    (bad / "kill").touch()
+    assert carry_out(study) == {"bad-0": f"killed by SIGKILL; its output is in {bad / 'run.log'}"}
+    (bad / "kill").unlink()
+    (bad / "quiet").touch()
+    assert carry_out(study) == {"bad-0": "exit code 3"}
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals_let_runs_save_and_end_the_study(played: Played, number: signal.Signals) -> None:
     study = played(UNLIKE, jobs=2, arguments=["--pause=60"])

@@ -2,7 +2,7 @@
 
 After each of three blocks the student's H-mean is ``--good`` plus a hundredth of the block. ``--do`` says what happens after D_1:
 ``crash``, ``kill`` (by itself), ``hang`` (unless it goes on from a checkpoint), or nothing;
-``mute`` measures nothing before D_1. An option ``--mistyped`` is refused.
+``diverge`` ends as a mistake in the input does; ``mute`` measures nothing before D_1. An option ``--mistyped`` is refused.
 """
 
 import json
@@ -38,6 +38,9 @@ def main() -> None:
         (run / "checkpoints" / f"{block + 1:05d}-block{block}-distillation.ckpt").touch()
         if block == 1 and given.get("do") == "crash":
             sys.exit("error: the disk is full")
+        if block == 1 and given.get("do") == "diverge":
+            print("error: block1-base-0: the objective `own` was not finite", file=sys.stderr)
+            sys.exit(2)
         if block == 1 and given.get("do") == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         if block == 1 and given.get("do") == "hang" and "ckpt_path" not in given:

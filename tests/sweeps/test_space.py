@@ -96,3 +96,22 @@ def test_other_parameters_are_refused(found: Any, message: str) -> None:
 def test_a_grid_refuses_numbers_without_an_end() -> None:
     with pytest.raises(MisconfigurationException, match=r"has no end of values.*list `values`"):
         read_parameter("a", {"min": 0.0, "max": 1.0}).grid()
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "step", "values"),
+    [
+        (0.1, 0.3, 0.1, [0.1, 0.2, 0.3]),
+        (0.2, 0.6, 0.2, [0.2, 0.4, 0.6]),
+        (0.07, 0.1, 0.01, [0.07, 0.08, 0.09, 0.1]),
+        (0.1, 0.7, 0.1, [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]),
+        (0.15, 0.39, 0.1, [0.2, 0.3]),
+        (1e-4, 3e-4, 1e-4, [1e-4, 2e-4, 3e-4]),
+    ],
+)
+def test_steps_of_decimal_fractions_reach_their_bounds(
+    low: float, high: float, step: float, values: list[float]
+) -> None:
+    found = read_parameter("a", {"distribution": "q_uniform", "min": low, "max": high, "q": step})
+    assert found.grid() == values
+    assert [found.encoded(value) for value in values] == values

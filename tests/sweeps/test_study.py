@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -146,7 +147,10 @@ def test_finished_trials_are_not_repeated(tmp_path: Path) -> None:
     assert after[:2] == before
 
 
-@pytest.mark.parametrize(("way", "message"), [("crash", "the disk is full"), ("kill", "killed by SIGKILL")])
+@pytest.mark.parametrize(
+    ("way", "message"),
+    [("crash", "the disk is full"), ("kill", "killed by SIGKILL"), ("diverge", "the objective `own` was not finite")],
+)
 def test_a_trial_that_fails_keeps_its_message_and_the_sweep_goes_on(tmp_path: Path, way: str, message: str) -> None:
     sweep = sweep_of(tmp_path, parameters={"do": {"values": [way, "nothing"]}})
     study = run_sweep(sweep, tmp_path)
@@ -171,6 +175,29 @@ def test_a_mistyped_parameter_is_told_once_before_the_trials(
     written(tmp_path, method="random", parameters={"good": {"min": 0.1, "max": 0.9}})
     main(["sweep", "--config", str(path), "--folder", str(tmp_path / "out"), "--trials", "1"])
     assert "H 0.52" in capsys.readouterr().out
+
+
+def test_a_mended_file_may_turn_the_goal_round_before_the_first_trial(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    metric, good = "stream/student/H", {"values": [0.1, 0.5, 0.9]}
+    command = ["sweep", "--config", str(tmp_path / "mine.yaml"), "--folder", str(tmp_path / "out"), "--trials", "4"]
+    mistyped = {"good": good, "mistyped": {"value": 1}}
+    written(tmp_path, method="random", metric={"name": metric, "goal": "minimize"}, parameters=mistyped)
+    with pytest.raises(SystemExit):
+        main(command)
+    written(tmp_path, method="random", metric={"name": metric, "goal": "maximize"}, parameters={"good": good})
+    main(command)
+    best = re.search(r"H (\S+) in", capsys.readouterr().out)
+    tried = [
+        json.loads(path.read_text())["student"]["recall@20"]["H"][-1] for path in tmp_path.glob("out/*/metrics.json")
+    ]
+    assert best is not None and float(best[1]) == pytest.approx(max(tried))
+    # Once there are trials, the other goal is another sweep.
+    written(tmp_path, method="random", metric={"name": metric, "goal": "minimize"}, parameters={"good": good})
+    with pytest.raises(SystemExit):
+        main(command)
+    assert "holds a sweep mine with another command, metric or parameters" in capsys.readouterr().err
 
 
 def test_a_mistake_that_a_trial_finds_ends_the_sweep(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
