@@ -9,7 +9,10 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from ccd_lightning.types import Interactions
+from ccd_lightning.types import Interactions, chunks
+
+# Draws made at a time: few enough for what they need on the way to be held in the caches, and used again.
+_CHUNK_DRAWS = 2**16
 
 
 class PairSet:
@@ -144,7 +147,8 @@ class PairSet:
         binary search answers without any rejection. A row that has taken every column draws from all of them.
 
         Args:
-            rows: int64 ``(B,)``; rows beyond the set have taken none.
+            rows: int64 ``(B,)``; rows beyond the set have taken none. Ascending ones are several times faster in a large set,
+                since each search then finds what it needs in the processor's caches.
             number: draws a row, N.
             generator: CPU generator.
 
@@ -155,18 +159,20 @@ class PairSet:
             first = torch.repeat_interleave(self.offsets[:-1], self.counts)
             order = torch.arange(self.size, device=self.columns.device) - first
             self._gap_keys = self.rows * (self.num_columns + 1) + self.columns - order
+        drawn = torch.empty(rows.numel(), number, dtype=torch.long, device=rows.device)
+        for part in chunks(rows.numel(), max(1, _CHUNK_DRAWS // max(1, number))):
+            uniform = torch.rand(len(drawn[part]), number, generator=generator, dtype=torch.float64).to(rows.device)
+            drawn[part] = self._free_columns(rows[part], uniform, self._gap_keys)
+        return drawn
+
+    def _free_columns(self, rows: Tensor, uniform: Tensor, gap_keys: Tensor) -> Tensor:
+        """The free columns of each row that stand at shares of all its free ones, int64 ``(B, N)`` like ``uniform``."""
         starts, taken = self._spans(rows)
         full = taken >= self.num_columns
         free = torch.where(full, self.num_columns, self.num_columns - taken)
-        uniform = torch.rand(rows.numel(), number, generator=generator, dtype=torch.float64).to(rows.device)
         draw = (uniform * free[:, None]).long().clamp_max(self.num_columns - 1)
-        keys = (rows * (self.num_columns + 1))[:, None] + draw
-        # In order, each search begins near the one before; to and fro in a large set, most of its steps miss the caches.
-        ordered = keys.flatten().sort()
-        found = torch.searchsorted(self._gap_keys, ordered.values, right=True)
-        found = torch.empty_like(found).scatter_(0, ordered.indices, found)
-        smaller = found.view_as(keys) - starts[:, None]
-        return torch.where(full[:, None], draw, draw + smaller)
+        found = torch.searchsorted(gap_keys, (rows * (self.num_columns + 1))[:, None] + draw, right=True)
+        return torch.where(full[:, None], draw, draw + found - starts[:, None])
 
     def _as_matrix(self) -> Any:
         """The set as scipy's CSR, made when it is first asked for."""

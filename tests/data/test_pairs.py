@@ -100,6 +100,16 @@ def test_draw_outside_depends_on_the_generator_alone():
     assert not torch.equal(draws[0], draws[2])
 
 
+@pytest.mark.parametrize("at_a_time", [1, 7, 64])
+def test_draw_outside_is_the_same_however_many_draws_are_made_at_a_time(at_a_time):
+    pairs = pair_set([(0, 1), (2, 3), (2, 4), (4, 0)])
+    rows = torch.tensor([5, 0, 2, 2, 7, 1, 0, 3, 2, 6, 4])
+    whole = pairs.draw_outside(rows, 3, torch.Generator().manual_seed(4))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ccd_lightning.data.pairs._CHUNK_DRAWS", at_a_time)
+        assert torch.equal(pairs.draw_outside(rows, 3, torch.Generator().manual_seed(4)), whole)
+
+
 def test_empty_set_without_shape_has_no_pairs():
     nothing = pair_set([], (0, 0))
     assert nothing.size == 0
