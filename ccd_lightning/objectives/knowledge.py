@@ -60,6 +60,8 @@ def pairs_of_lists(lists: Tensor, num_rows: int, num_columns: int) -> PairSet:
     """The (row, entry) pairs of ranking lists ``(rows, K)``, without the padding."""
     rows = torch.arange(lists.shape[0]).unsqueeze(1).expand_as(lists)
     listed = lists >= 0
+    if listed.all():
+        return PairSet(rows.flatten(), lists.flatten(), num_rows, num_columns)
     return PairSet(rows[listed], lists[listed], num_rows, num_columns)
 
 
