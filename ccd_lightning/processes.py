@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
@@ -110,6 +111,23 @@ def check_strategy(strategy: Strategy) -> None:
 def is_lost_connection(error: BaseException) -> bool:
     """Whether an error of a collective says that another process is gone."""
     return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
+
+
+def last_words(output: Path, code: int, since: int = 0) -> str:
+    """What a process of a run said at last, and how it ended.
+
+    Args:
+        output: what it printed, and others before it.
+        code: its exit code, or minus the number of the signal that has killed it.
+        since: where its own output begins, in bytes.
+    """
+    if code < 0:
+        return f"killed by {signal.Signals(-code).name}; its output is in {output}"
+    with output.open("rb") as file:
+        file.seek(since)
+        lines = [line.strip() for line in file.read().decode(errors="replace").splitlines() if line.strip()]
+    told = [line for line in lines if line.startswith("error:")] or lines or ["no word"]
+    return f"{told[-1].removeprefix('error: ')} (exit code {code}; its output is in {output})"
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from types import FrameType
 from typing import Any
 
 from ccd_lightning.checkpoint import alone_in, checkpoints_in, has_saved
+from ccd_lightning.processes import last_words
 from ccd_lightning.reporting import to_json, write_atomically
 from ccd_lightning.studies.study import Run, Study
 
@@ -124,7 +125,7 @@ class _Pool:
                 continue
             del self.active[name]
             if code:
-                self.failed[name] = _last_words(run, code, self.said_before[name])
+                self.failed[name] = last_words(run.folder / LOG, code, self.said_before[name])
             print(f"{name}: {self.failed.get(name, 'finished')}", flush=True)
         time.sleep(_SECONDS)
 
@@ -161,13 +162,3 @@ def _check_settings(run: Run) -> None:
             f"{run.folder} was made with other settings than the study now has for {run.method}: remove the folder, or name"
             " another `output`."
         )
-
-
-def _last_words(run: Run, code: int, since: int) -> str:
-    """What a run said at last, in the attempt whose output begins at a byte of its log."""
-    if code < 0:
-        return f"killed by {signal.Signals(-code).name}; its output is in {run.folder / LOG}"
-    text = (run.folder / LOG).read_bytes()[since:].decode(errors="replace")
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    told = [line for line in lines if line.startswith("error:")]
-    return (told or lines or [""])[-1].removeprefix("error: ") or f"exit code {code}"

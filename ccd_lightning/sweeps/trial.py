@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import signal
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from ccd_lightning.checkpoint import has_saved
+from ccd_lightning.processes import last_words
 from ccd_lightning.reporting import pick_metric
 
 POLL = 0.5
@@ -74,7 +74,7 @@ def run_trial(
                 if is_hopeless(told, value) and is_running:
                     return None
                 told += 1
-    words = _last_words(folder, process.returncode, said_before)
+    words = last_words(folder / OUTPUT, process.returncode, said_before)
     if process.returncode == USER_ERROR and not (folder / CONFIG).is_file():
         raise TrialRefusedError(
             f"{folder.name} is refused: {words}. Mend it, and the same command goes on; a changed sweep needs another `name`."
@@ -156,13 +156,3 @@ def _curve(folder: Path, role: str, average: str) -> list[float]:
     values: list[float | None] = summary[role].get(metric, {}).get(average, [])
     # As long as no block has asked anybody there is no average.
     return [value for value in values if value is not None]
-
-
-def _last_words(folder: Path, code: int, since: int) -> str:
-    """What a trial said at last, in the attempt whose output begins at a byte of the file."""
-    if code < 0:
-        return f"killed by {signal.Signals(-code).name}; its output is in {folder / OUTPUT}"
-    text = (folder / OUTPUT).read_bytes()[since:].decode(errors="replace")
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    told = [line for line in lines if line.startswith("error:")] or lines or ["no word"]
-    return f"{told[-1].removeprefix('error: ')} (exit code {code}; its output is in {folder / OUTPUT})"

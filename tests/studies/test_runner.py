@@ -51,7 +51,8 @@ def test_finished_runs_are_kept_and_stopped_ones_go_on(played: Played) -> None:
 
 def test_a_failed_run_is_told_the_others_go_on_and_it_is_tried_again(played: Played) -> None:
     study = played({"bad": "{model: {a: 1}}", "good": "{model: {a: 1}}"})
-    assert carry_out(study) == {"bad-0": "the settings are wrong"}
+    output = study.runs[0].folder / "run.log"
+    assert carry_out(study) == {"bad-0": f"the settings are wrong (exit code 2; its output is in {output})"}
     assert [is_finished(run) for run in study.runs] == [False, True]
     # The family's first run left nothing, so the next one began by itself; now it has something to share.
     assert calls_of(study.runs[1]) == ["begin"]
@@ -67,7 +68,7 @@ def test_a_run_that_is_killed_is_not_told_by_what_an_earlier_attempt_said(played
     assert carry_out(study) == {"bad-0": f"killed by SIGKILL; its output is in {bad / 'run.log'}"}
     (bad / "kill").unlink()
     (bad / "quiet").touch()
-    assert carry_out(study) == {"bad-0": "exit code 3"}
+    assert carry_out(study) == {"bad-0": f"no word (exit code 3; its output is in {bad / 'run.log'})"}
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
