@@ -28,9 +28,7 @@ class OwnLoss(Objective):
         self, interactions: Interactions, forbidden: PairSet, negatives: int, kind: type[RankingBatch] | type[UserBatch]
     ) -> None:
         super().__init__()
-        by_user = interactions.users.argsort(stable=True)
-        self.interactions = Interactions(*(column.index_select(0, by_user) for column in interactions))
-        self.forbidden, self.negatives = forbidden, negatives
+        self.interactions, self.forbidden, self.negatives = interactions, forbidden, negatives
         self.kind = kind
         self.batch_types = (kind,)
 
@@ -44,9 +42,8 @@ class OwnLoss(Objective):
             active = torch.unique(self.interactions.users)
             users = active[torch.randperm(active.numel(), generator=generator)]
             return BatchSet(UserBatch, (users,), batch_size, owner=users)
-        # Drawn user by user and put into order then: the draws of a user look at the same places of a set that may be large.
-        negatives = self.forbidden.draw_outside(self.interactions.users, self.negatives, generator)
         order = torch.randperm(self.interactions.size, generator=generator)
         # Several times faster than indexing where the columns outgrow the caches.
-        users, items, negatives = (column.index_select(0, order) for column in (*self.interactions, negatives))
+        users, items = (column.index_select(0, order) for column in self.interactions)
+        negatives = self.forbidden.draw_outside(users, self.negatives, generator)
         return BatchSet(RankingBatch, (users, items, negatives), batch_size, owner=users)
