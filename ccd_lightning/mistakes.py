@@ -53,6 +53,13 @@ class KindParser(LightningArgumentParser):
         super().__init__(*args, **{"allow_abbrev": False, **kwargs})
 
     @override
+    def parse_args(self, args: Any = None, *others: Any, **settings: Any) -> Any:
+        """Read arguments; those of a class within another come here as text, in which jsonargparse 4.53 writes null as `None`."""
+        if not self.exit_on_error and args is not None:
+            args = [arg.removesuffix("None") + "null" if arg.endswith("=None") else arg for arg in args]
+        return super().parse_args(args, *others, **settings)
+
+    @override
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         if not self.exit_on_error:
             super().error(message, ex)

@@ -191,6 +191,26 @@ def test_an_appended_entry_of_a_list_takes_options(tmp_path: Path, capsys: pytes
     assert "max_depth: 3" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("option", "printed"),
+    [
+        ("generation.sample=null", "sample: null"),
+        ("init_args.generation.sample=null", "sample: null"),
+        ("init_args.student_replay.decay=null", "decay: null"),
+    ],
+)
+def test_a_setting_within_a_class_can_be_set_back_to_null(
+    capsys: pytest.CaptureFixture[str], option: str, printed: str
+) -> None:
+    def printed_times(*more: str) -> int:
+        with pytest.raises(SystemExit) as stop:
+            main(["fit", "--config", str(ROOT / "configs" / "yelp_cpu.yaml"), *more, "--print_config"])
+        assert stop.value.code == 0
+        return capsys.readouterr().out.count(printed)
+
+    assert printed_times(f"--distillation.{option}") == printed_times() + 1
+
+
 def test_debug_shows_the_traceback_and_changes_nothing_else(tmp_path: Path) -> None:
     run = ["--trainer.default_root_dir", str(tmp_path / "run")]
     with pytest.raises(MisconfigurationException, match=r"did you mean `trainer.max_epochs`"):
