@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils import backend_registration
 
 from ccd_lightning.checkpoint import checkpoints_in, read_checkpoint
 from ccd_lightning.cli import main
@@ -16,6 +17,10 @@ from ccd_lightning.cli import main
 from .helpers import CONFIGS, cut, short_real_fit, short_simulated_fit
 
 ROOT = Path(__file__).resolve().parents[1]
+pytestmark = pytest.mark.skipif(
+    not hasattr(backend_registration, "_setup_privateuseone_for_python_backend"),
+    reason="this release of torch takes no device that is written in Python",
+)
 QUIET = "--report.figures=false"
 
 
