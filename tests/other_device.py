@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 NAME = "other"
 _aten = torch.ops.aten
-_COPIES = (_aten._to_copy.default, _aten.copy_.default, _aten._copy_from.default)
+_COPIES = (_aten._to_copy.default, _aten.copy_.default)
 _INDEXING = (_aten.index.Tensor, _aten.index_put.default, _aten.index_put_.default, _aten._index_put_impl_.default)
 
 
@@ -93,7 +93,7 @@ def _run(function: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         if not isinstance(args[0], DeviceTensor):
             raise RuntimeError(f"{function}: indices of {DEVICE} for a tensor of the CPU")
     elif function in _COPIES:
-        is_result_there = isinstance(args[-1 if function is _COPIES[-1] else 0], DeviceTensor)
+        is_result_there = isinstance(args[0], DeviceTensor)
     elif there and any(not isinstance(leaf, DeviceTensor) and leaf.dim() for leaf in tensors):
         raise RuntimeError(
             f"{function}: found tensors on {DEVICE} and the CPU: {[(leaf.device, leaf.shape) for leaf in tensors]}"
