@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import inspect
-from collections import OrderedDict
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.loops.optimization.automatic import _AutomaticOptimization
+from lightning.pytorch.loops.fetchers import _DataFetcher, _DataLoaderIterDataFetcher
+from lightning.pytorch.loops.optimization.automatic import ClosureResult
+from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 from lightning.pytorch.plugins import Precision
 from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.strategies import SingleDeviceStrategy
 from lightning.pytorch.trainer import call
 from lightning.pytorch.utilities.model_helpers import is_overridden
+from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
 from torch import Tensor
 from torch.optim import Optimizer
 from typing_extensions import override
@@ -22,8 +24,9 @@ _NOTHING = nullcontext()
 _HEARD_BY_CALLBACKS = ("on_before_zero_grad", "on_before_backward", "on_after_backward", "on_before_optimizer_step")
 _HEARD_BY_MODULES = (
     *_HEARD_BY_CALLBACKS,
-    *("backward", "configure_gradient_clipping", "optimizer_step", "optimizer_zero_grad"),
+    *("on_train_batch_start", "backward", "configure_gradient_clipping", "optimizer_step", "optimizer_zero_grad"),
 )
+_AROUND_A_STEP = ("on_train_batch_start", "on_train_batch_end")
 
 
 def make_lean(trainer: Trainer) -> None:
@@ -32,7 +35,8 @@ def make_lean(trainer: Trainer) -> None:
     Args:
         trainer: one that has not fitted yet.
     """
-    trainer.fit_loop.epoch_loop.automatic_optimization = LeanOptimization(trainer)
+    plain = trainer.fit_loop.epoch_loop
+    trainer.fit_loop.epoch_loop = LeanEpochLoop(trainer, plain.min_steps, plain.max_steps)
     if type(trainer.profiler) is PassThroughProfiler:  # type: ignore[attr-defined]
         trainer.profiler = Unprofiled()  # type: ignore[attr-defined]
 
@@ -45,36 +49,87 @@ class Unprofiled(PassThroughProfiler):
         return _NOTHING
 
 
-class LeanOptimization(_AutomaticOptimization):
-    """Lightning's automatic optimization, without its closure and hooks where nobody could tell the difference.
+class LeanEpochLoop(_TrainingEpochLoop):
+    """Lightning's loop over an epoch's batches, without closures and hooks where nobody could tell the difference.
 
-    That is one device in full precision, neither clipping nor accumulation nor a profiler, an optimizer that needs no closure, and
-    hooks between forward pass and optimizer step that neither model nor callback overrides. Otherwise Lightning's own way is taken.
+    That is one device in full precision, neither clipping nor accumulation nor a profiler, one optimizer that needs no closure, and
+    hooks between batch and optimizer step that neither model nor callback overrides. Otherwise Lightning's own way is taken.
 
     Args:
-        trainer: whose steps these are.
+        trainer: whose epochs these are.
+        min_steps: steps of a fit at least.
+        max_steps: at most; -1 for any number.
     """
 
-    def __init__(self, trainer: Trainer) -> None:
-        super().__init__(trainer)
+    def __init__(self, trainer: Trainer, min_steps: int | None = None, max_steps: int = -1) -> None:
+        super().__init__(trainer, min_steps, max_steps)
         self._lean = False
+        self._takes_index = True
+        self._watched: set[str] = set()
 
     @override
-    def run(self, optimizer: Optimizer, batch_idx: int, kwargs: OrderedDict[str, Any]) -> dict[str, Any]:
-        if batch_idx == 0:
-            self._lean = not self._skip_backward and is_lean(self.trainer, optimizer)
-        return self._step(optimizer, kwargs) if self._lean else super().run(optimizer, batch_idx, kwargs)
+    def on_run_start(self, data_fetcher: _DataFetcher) -> None:
+        super().on_run_start(data_fetcher)
+        trainer = self.trainer
+        fetches_itself = isinstance(data_fetcher, _DataLoaderIterDataFetcher)
+        self._lean = not fetches_itself and not trainer.fit_loop._skip_backward and is_lean(trainer)
+        step = trainer.lightning_module.training_step
+        self._takes_index = is_param_in_hook_signature(step, "batch_idx", min_args=2)
+        self._watched = {hook for hook in _AROUND_A_STEP if any(is_overridden(hook, one) for one in trainer.callbacks)}
 
-    def _step(self, optimizer: Optimizer, kwargs: OrderedDict[str, Any]) -> dict[str, Any]:
-        progress = self.optim_progress.optimizer
+    @override
+    def advance(self, data_fetcher: _DataFetcher) -> None:
+        if self.restarting or not self._lean:
+            super().advance(data_fetcher)
+            return
+        trainer, model, progress = self.trainer, self.trainer.lightning_module, self.batch_progress
+        self.val_loop.restarting = False
+        batch, _, _ = next(data_fetcher)
+        index = self.batch_idx + 1
+        progress.is_last_batch = data_fetcher.done
+        batch = model._on_before_batch_transfer(batch, dataloader_idx=0)
+        batch = trainer.strategy.batch_to_device(batch, dataloader_idx=0)
+        progress.increment_ready()
+        trainer._logger_connector.on_batch_start(batch)
+        outputs: dict[str, Any] | None = None
+        if batch is None:
+            self._warning_cache.warn("train_dataloader yielded None. If this was on purpose, ignore this warning...")
+        else:
+            self._tell_callbacks("on_train_batch_start", batch, index)
+            progress.increment_started()
+            outputs = self._step(trainer.optimizers[0], (batch, index) if self._takes_index else (batch,))
+        progress.increment_processed()
+        if trainer.lr_scheduler_configs:
+            self.update_lr_schedulers("step", update_plateau_schedulers=False)
+            if self._num_ready_batches_reached():
+                self.update_lr_schedulers("epoch", update_plateau_schedulers=False)
+        self._tell_callbacks("on_train_batch_end", outputs, batch, index)
+        call._call_lightning_module_hook(trainer, "on_train_batch_end", outputs, batch, index)
+        trainer._logger_connector.on_batch_end()
+        progress.increment_completed()
+        trainer._logger_connector.update_train_step_metrics()
+
+    @override
+    def _should_check_val_epoch(self) -> bool:
+        # Asked after every step, mostly in epochs that are not validated; whether there is anything to validate on takes longer.
+        every = self.trainer.check_val_every_n_epoch
+        is_due: bool = every is None or (self.trainer.current_epoch + 1) % every == 0
+        return is_due and self.trainer.enable_validation
+
+    def _tell_callbacks(self, hook: str, *arguments: Any) -> None:
+        if hook in self._watched:
+            call._call_callback_hooks(self.trainer, hook, *arguments)
+
+    def _step(self, optimizer: Optimizer, arguments: tuple[Any, ...]) -> dict[str, Any]:
+        progress = self.automatic_optimization.optim_progress.optimizer
         progress.step.increment_ready()
-        output = call._call_strategy_hook(self.trainer, "training_step", *kwargs.values())
+        output = call._call_strategy_hook(self.trainer, "training_step", *arguments)
         loss: Tensor | None = None
         if isinstance(output, Tensor):
             loss, outputs = output, {"loss": output.detach()}
         else:
             # A dictionary, nothing, or a mistake.
-            result = self.output_result_cls.from_training_step_output(output)
+            result = ClosureResult.from_training_step_output(output)
             loss, outputs = result.closure_loss, {} if result.loss is None else result.asdict()
         progress.zero_grad.increment_ready()
         progress.zero_grad.increment_started()
@@ -88,12 +143,11 @@ class LeanOptimization(_AutomaticOptimization):
         return outputs
 
 
-def is_lean(trainer: Trainer, optimizer: Optimizer) -> bool:
+def is_lean(trainer: Trainer) -> bool:
     """Whether nothing and nobody takes part in a step but model and optimizer.
 
     Args:
         trainer: one that fits.
-        optimizer: its only one.
     """
     model = trainer.lightning_module
     return (
@@ -102,7 +156,8 @@ def is_lean(trainer: Trainer, optimizer: Optimizer) -> bool:
         and isinstance(trainer.profiler, Unprofiled)  # type: ignore[attr-defined]
         and trainer.accumulate_grad_batches == 1
         and not trainer.gradient_clip_val
-        and _can_do_without_closure(optimizer)
+        and model.automatic_optimization
+        and _can_do_without_closure(trainer.optimizers[0])
         and not any(is_overridden(hook, model) for hook in _HEARD_BY_MODULES)
         and not any(_hears(callback) for callback in trainer.callbacks)  # type: ignore[attr-defined]
     )

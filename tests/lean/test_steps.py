@@ -8,15 +8,13 @@ import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.profilers import SimpleProfiler
-from torch import Tensor
-from torch.optim import Optimizer
-from torch.utils.data import DataLoader, TensorDataset
 
 from ccd_lightning import lean
-from ccd_lightning.lean import LeanOptimization, Unprofiled
+from ccd_lightning.lean import Unprofiled
 from ccd_lightning.trainer import StreamTrainer
 
-STEPS = 6
+from .regression import STEPS, Regression, fitted, was_lean
+
 HEARD_BY_CALLBACKS = ["on_before_zero_grad", "on_before_backward", "on_after_backward", "on_before_optimizer_step"]
 
 HEARD_BY_MODULES = [
@@ -26,34 +24,6 @@ HEARD_BY_MODULES = [
     "optimizer_step",
     "optimizer_zero_grad",
 ]
-
-
-class Regression(LightningModule):
-    """Least squares with a step that may return whatever Lightning allows."""
-
-    def __init__(self, returned: str = "tensor", optimizer: type[Optimizer] = torch.optim.Adam) -> None:
-        super().__init__()
-        self.linear = torch.nn.Linear(3, 1)
-        torch.nn.init.constant_(self.linear.weight, 0.5)
-        torch.nn.init.zeros_(self.linear.bias)
-        self.returned, self.optimizer = returned, optimizer
-        self.seen: list[Any] = []
-
-    def training_step(self, batch: list[Tensor], batch_idx: int) -> Any:
-        inputs, targets = batch
-        loss = torch.nn.functional.mse_loss(self.linear(inputs), targets)
-        before = self.linear.weight.grad
-        self.seen.append(None if before is None else before.tolist())
-        self.log("loss", loss)
-        if self.returned == "sometimes none":
-            return None if batch_idx % 2 else loss
-        return {"loss": loss, "further": batch_idx} if self.returned == "dict" else loss
-
-    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        self.seen.append(outputs)
-
-    def configure_optimizers(self) -> Optimizer:
-        return self.optimizer(self.parameters(), lr=0.1)  # type: ignore[call-arg]
 
 
 class Ear(Callback):
@@ -67,33 +37,13 @@ class Ear(Callback):
         self.calls += 1
 
 
-def batches() -> DataLoader[Any]:
-    generator = torch.Generator().manual_seed(0)
-    inputs = torch.randn(8 * STEPS, 3, generator=generator)
-    return DataLoader(TensorDataset(inputs, inputs.sum(1, keepdim=True)), batch_size=8)
-
-
-def fitted(model: LightningModule, **options: Any) -> StreamTrainer:
-    trainer = StreamTrainer(
-        accelerator="cpu", logger=False, enable_progress_bar=False, max_epochs=2, **{"callbacks": None, **options}
-    )
-    trainer.fit(model, batches())
-    return trainer
-
-
-def was_lean(trainer: StreamTrainer) -> bool:
-    steps = trainer.fit_loop.epoch_loop.automatic_optimization
-    assert isinstance(steps, LeanOptimization)
-    return steps._lean
-
-
 @pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:.*returned `None`")
 class TestSteps:
     @pytest.mark.parametrize("returned", ["tensor", "dict", "sometimes none"])
     def test_learn_and_count_as_lightnings_own(self, returned: str, monkeypatch: pytest.MonkeyPatch) -> None:
         models = [Regression(returned), Regression(returned)]
         trainers = [fitted(models[0])]
-        monkeypatch.setattr(lean, "is_lean", lambda trainer, optimizer: False)
+        monkeypatch.setattr(lean, "is_lean", lambda trainer: False)
         trainers.append(fitted(models[1]))
         assert [was_lean(trainer) for trainer in trainers] == [True, False]
         assert torch.equal(models[0].linear.weight, models[1].linear.weight)
