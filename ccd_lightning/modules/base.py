@@ -22,7 +22,7 @@ from ccd_lightning.data.loader import BatchSet
 from ccd_lightning.data.pairs import PairSet
 from ccd_lightning.distributed import data_group, share_data_over, world_size
 from ccd_lightning.metrics import RankingMetrics
-from ccd_lightning.modules.evaluation import rank_block
+from ccd_lightning.modules.evaluation import full_precision, rank_block
 from ccd_lightning.objectives import ExperienceReplay, Objective, OwnLoss
 from ccd_lightning.seeding import seeded_generator
 from ccd_lightning.types import Batch, EvaluationBatch, Stage, StageSettings
@@ -230,7 +230,8 @@ class Recommender(LightningModule):
 
     @override
     def validation_step(self, batch: EvaluationBatch, batch_idx: int) -> None:
-        scores = self.backbone.scores(batch.users)
+        with full_precision(self.device):
+            scores = self.backbone.scores(batch.users)
         for metric, targets in zip(self._valid, batch.targets, strict=True):
             metric.update(*rank_block(scores, targets, 20))
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +14,15 @@ from ccd_lightning.types import BlockTargets
 
 GROUPS = ("all", "new_users", "new_items")
 """Whose recommendations are measured: everybody's, those of the block's new users, hits of the block's new items."""
+
+
+def full_precision(device: torch.device) -> AbstractContextManager[Any]:
+    """Let scores to rank by be what they are, in whatever mixed precision a model learns: in bfloat16 near neighbours tie.
+
+    Args:
+        device: where they are computed.
+    """
+    return torch.autocast(device.type, enabled=False)
 
 
 def rank_block(scores: Tensor, targets: BlockTargets, depth: int) -> tuple[Tensor, Tensor]:

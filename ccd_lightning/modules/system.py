@@ -14,7 +14,7 @@ from typing_extensions import override
 from ccd_lightning.backbones import Backbone
 from ccd_lightning.checks import require_number, require_whole
 from ccd_lightning.modules.base import Recommender
-from ccd_lightning.modules.evaluation import BlockMetrics
+from ccd_lightning.modules.evaluation import BlockMetrics, full_precision
 from ccd_lightning.modules.student import Student
 from ccd_lightning.modules.teacher import Teacher, TeacherSystem
 from ccd_lightning.objectives import Scorer
@@ -154,7 +154,8 @@ class CollaborativeDistillation(LightningModule):
         for role, metrics in self._tested.items():
             scorer = self.scorer(role)
             known = int((batch.users < scorer.num_users).sum())
-            scores = scorer.scores(batch.users[:known])
+            with full_precision(self.device):
+                scores = scorer.scores(batch.users[:known])
             for targets in batch.targets:
                 metrics[targets.split, targets.block].update(scores, targets, known)
 
@@ -185,7 +186,8 @@ class CollaborativeDistillation(LightningModule):
     @override
     def predict_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         """The student's scores for a batch of users; callbacks turn them into lists."""
-        return self.forward(batch)
+        with full_precision(self.device):
+            return self.forward(batch)
 
     @override
     def configure_optimizers(self) -> None:
