@@ -21,6 +21,7 @@ from ccd_lightning.objectives import (
     OldKnowledge,
     OutputImitation,
     RankingDistillation,
+    Rankings,
     Replay,
     ReplayDraw,
     ReplaySource,
@@ -32,7 +33,7 @@ from ccd_lightning.objectives import (
     top_lists,
 )
 from ccd_lightning.trainer import StreamTrainer
-from ccd_lightning.types import Side, Stage, StageKind
+from ccd_lightning.types import Block, Side, Stage, StageKind
 
 
 class DistillationCallback(StreamCallback):
@@ -110,9 +111,12 @@ class DistillationCallback(StreamCallback):
         system.to(trainer.strategy.root_device)
         stream = trainer.stream
         sources = self._replay_sources(system, stream, stage.block, self.student_replay)
-        scorers: list[Scorer] = [system.teacher_system(), system.student.backbone]
-        system.student.excluded = self._exclusion(stream, stage.block, scorers, sources, system.device)
-        self._add_replay(system.student, sources, self.student_replay)
+        if self.exclusion:
+            rankings = [source.rankings.best(self.exclusion) for source in sources]
+            for scorer in (system.teacher_system(), system.student.backbone):
+                rankings.append(self._ranking(scorer, self.exclusion, stream, stage.block, system.device))
+            system.student.excluded = _pairs_of(rankings, stream.blocks[stage.block])
+        self._add_replay(system.student, stream, stage, sources, self.student_replay)
 
     def _teach_teacher(self, trainer: StreamTrainer, system: CollaborativeDistillation, stage: Stage) -> None:
         """Stage 3: the teacher's own past, and replay of what proxies and student know."""
@@ -124,11 +128,12 @@ class DistillationCallback(StreamCallback):
             teacher.objectives.append(past)
         if self._sources is None:
             self._sources = self._replay_sources(system, stream, stage.block, self.teacher_replay)
-        self._add_replay(teacher, self._sources, self.teacher_replay)
+        self._add_replay(teacher, stream, stage, self._sources, self.teacher_replay)
 
     def _teach_new_student(self, trainer: StreamTrainer, system: CollaborativeDistillation, stage: Stage) -> None:
         """Stage 1: the teacher system's rankings from both sides."""
         settings, stream = self.generation, trainer.stream
+        known = self._known_to_students(system, stream, stage.block)
         if not settings.warm_start and stage.block > 0:
             system.student.start_afresh(stage.block)
         if not settings.user_weight and not settings.item_weight:
@@ -136,7 +141,8 @@ class DistillationCallback(StreamCallback):
         observed = stream.history(stage.block).observed(self.observed)
         users, items = top_lists(system.teacher_system(), settings.list_length, observed, system.device)
         shape = (observed.num_rows, observed.num_columns)
-        excluded = observed.union(pairs_of_lists(users, *shape), pairs_of_lists(items, *reversed(shape)).transpose())
+        interesting = (pairs_of_lists(users, *shape), pairs_of_lists(items, *reversed(shape)).transpose())
+        excluded = observed.union(*interesting, *known)
         sides = [(Side.USER, users, excluded, settings.user_weight)] if settings.user_weight else []
         if settings.item_weight and system.student.backbone.embeddings() is not None:
             sides.append((Side.ITEM, items, excluded.transpose(), settings.item_weight))
@@ -145,6 +151,25 @@ class DistillationCallback(StreamCallback):
                 RankingDistillation(lists, pairs, side, weight, settings.sample, settings.propagated)
             )
 
+    def _known_to_students(
+        self, system: CollaborativeDistillation, stream: ContinualDataModule, block: int
+    ) -> list[PairSet]:
+        """The first places of student and proxies before Stage 1: no uninteresting entities, where that is asked."""
+        places = self.generation.exclusion
+        models = [model for model in (system.student.backbone, *map(system.proxy, PROXIES)) if model.num_users]
+        if not places or not models:
+            return []
+        return [
+            _pairs_of(
+                [self._ranking(one, places, stream, block, system.device) for one in models], stream.blocks[block]
+            )
+        ]
+
+    def _ranking(
+        self, scorer: Scorer, places: int, stream: ContinualDataModule, block: int, device: torch.device
+    ) -> Rankings:
+        return top_items(scorer, places, stream.history(block).observed(self.observed), device)
+
     def _replay_sources(
         self,
         system: CollaborativeDistillation,
@@ -152,30 +177,40 @@ class DistillationCallback(StreamCallback):
         block: int,
         settings: ReplaySettings,
     ) -> list[ReplaySource]:
-        observed = stream.history(block).observed(self.observed)
         scorers: dict[str, Scorer] = {name: system.proxy(name) for name in PROXIES}
         scorers["student"] = system.student.backbone
         samples = {name: int(per_block(number, block)) for name, number in settings.samples().items()}
         places = int(per_block(settings.top_n, block))
         return [
-            ReplaySource(name, top_items(scorers[name], places, observed, system.device), number)
+            ReplaySource(name, self._ranking(scorers[name], places, stream, block, system.device), number)
             for name, number in samples.items()
             if number > 0 and scorers[name].num_users > 0
         ]
 
-    def _add_replay(self, learner: Recommender, sources: list[ReplaySource], settings: ReplaySettings) -> None:
+    def _add_replay(
+        self,
+        learner: Recommender,
+        stream: ContinualDataModule,
+        stage: Stage,
+        sources: list[ReplaySource],
+        settings: ReplaySettings,
+    ) -> None:
         if not sources:
             return
         draw = self._draw = ReplayDraw(sources, settings.eps)
-        auto_encoder = isinstance(learner.backbone, MultVAE)
-        learner.objectives.append(SoftPositives(draw) if auto_encoder else Replay(draw, settings.scale, settings.decay))
+        if isinstance(learner.backbone, MultVAE):
+            news = stream.history(stage.block).since(learner.backbone.known_block)
+            learner.objectives.append(SoftPositives(draw, news.block.train.users))
+        else:
+            learner.objectives.append(Replay(draw, settings.scale, settings.decay))
 
     def _own_past(self, teacher: Teacher, stream: ContinualDataModule) -> Objective | None:
         settings, backbone = self.graph, teacher.backbone
         if backbone.embeddings() is not None:
             if not settings.weight:
                 return None
-            old = OldKnowledge.of(backbone, stream.history(backbone.known_block))
+            # What it learned last may have been several blocks at once.
+            old = OldKnowledge.of(backbone, stream.history(backbone.known_block).since(backbone.known_before))
             return GraphDistillation(
                 old,
                 settings.weight,
@@ -190,20 +225,8 @@ class DistillationCallback(StreamCallback):
         common = stream.history(backbone.known_block).observed("cumulative")
         return OutputImitation(deepcopy(backbone), common, settings.output_weight)
 
-    def _exclusion(
-        self,
-        stream: ContinualDataModule,
-        block: int,
-        scorers: list[Scorer],
-        sources: list[ReplaySource],
-        device: torch.device,
-    ) -> PairSet | None:
-        """The top places of every model: what any of them ranks high is likely wanted, not a negative."""
-        if not self.exclusion:
-            return None
-        present = stream.blocks[block]
-        observed = stream.history(block).observed(self.observed)
-        rankings = [top_items(scorer, self.exclusion, observed, device) for scorer in scorers]
-        rankings += [source.rankings.best(self.exclusion) for source in sources]
-        sets = [ranking.pairs(present.num_users, present.num_items) for ranking in rankings]
-        return sets[0].union(*sets[1:])
+
+def _pairs_of(rankings: list[Rankings], block: Block) -> PairSet:
+    """All the places of some rankings as pairs, over the users and items known after a block."""
+    first, *others = (ranking.pairs(block.num_users, block.num_items) for ranking in rankings)
+    return first.union(*others)

@@ -21,6 +21,7 @@ class GenerationSettings:
         sample: uninteresting entities drawn for each batch; null takes the whole catalogue.
         propagated: distil into the final embeddings of a graph model rather than its layer 0.
         warm_start: on D_1, D_2, ... begin with the updated student in place of a fresh one.
+        exclusion: places of the rankings of student and proxies that are not uninteresting either; 0 for none.
     """
 
     user_weight: float = 0.01
@@ -29,12 +30,14 @@ class GenerationSettings:
     sample: int | None = None
     propagated: bool = False
     warm_start: bool = True
+    exclusion: int = 0
 
     def __post_init__(self) -> None:
         """Refuse values that no distillation can run with."""
         require_number("user_weight", self.user_weight, least=0)
         require_number("item_weight", self.item_weight, least=0)
         require_whole("list_length", self.list_length, 1)
+        require_whole("exclusion", self.exclusion, 0)
         if self.sample is not None:
             require_whole("sample", self.sample, 1)
 

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from ccd_lightning import functional as F
-from ccd_lightning.backbones.base import Backbone
+from ccd_lightning.backbones.base import Backbone, NewRows
 from ccd_lightning.checks import require_number, require_whole, require_word
 from ccd_lightning.data.history import History, Span
 from ccd_lightning.data.pairs import PairSet
-from ccd_lightning.seeding import keyed_normal, seeded_generator
+from ccd_lightning.seeding import keyed_normal
 from ccd_lightning.types import Interactions, Side, UserBatch, chunks
 
 _ENCODED_USERS = 4096
@@ -19,9 +19,9 @@ _ENCODED_USERS = 4096
 class MultVAE(Backbone):
     """Mult-VAE (Liang et al., WWW 2018): encoder -> (mean, log-std) -> decoder -> softmax over the items.
 
-    The noise is standard normal, drawn in training alone from (seed, step, user), so that it does not depend on how a
+    The noise is standard normal, drawn in training alone from (stage, step, user), so that it does not depend on how a
     batch is dealt out to processes; the reconstruction target is the 0/1 row. The weight of the KL term rises to
-    ``max_anneal`` over ``anneal_steps`` steps.
+    ``max_anneal`` over ``anneal_steps`` steps. The shared weights are drawn when the model meets its first block.
 
     Args:
         dim: dimensions of the latent space and of the hidden layer.
@@ -29,7 +29,6 @@ class MultVAE(Backbone):
         anneal_steps: steps over which the weight rises from 0 to 1, cut at ``max_anneal``.
         history: which interactions a user's row holds: of the present block, or of all the blocks so far.
         soft_value: value of a soft positive in an input row.
-        seed: seed of the shared weights and of the noise.
     """
 
     batch_type = UserBatch
@@ -41,7 +40,6 @@ class MultVAE(Backbone):
         anneal_steps: int = 200_000,
         history: Span = "cumulative",
         soft_value: float = 0.1,
-        seed: int = 0,
     ) -> None:
         super().__init__()
         require_whole("dim", dim, 1)
@@ -50,7 +48,7 @@ class MultVAE(Backbone):
         require_word("history", history, Span)
         require_number("soft_value", soft_value, above=0)
         self.dim, self.max_anneal, self.anneal_steps = dim, max_anneal, anneal_steps
-        self.history, self.soft_value, self.seed = history, soft_value, seed
+        self.history, self.soft_value = history, soft_value
         self.encoder: nn.Parameter
         self.decoder: nn.Parameter
         self.decoder_bias: nn.Parameter
@@ -64,7 +62,18 @@ class MultVAE(Backbone):
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
         self._rows = PairSet(*Interactions.empty(), 0, 0)
         self._soft = self._rows
-        self.reset(seeded_generator(seed, "vae weights"))
+        self._noise_seed = 0
+
+    def meet(self, history: History, new_rows: NewRows, topk: int, generator: torch.Generator) -> None:
+        """The same as of other models; what the noise is drawn from follows from the generator, so also when a stage goes on."""
+        self._noise_seed = generator.initial_seed()
+        super().meet(history, new_rows, topk, generator)
+
+    def grow(self, num_users: int, num_items: int, generator: torch.Generator) -> None:
+        """Draw the shared weights before the first rows."""
+        if not self.num_users and not self.num_items:
+            self.reset(generator)
+        super().grow(num_users, num_items, generator)
 
     def observe(self, history: History) -> None:
         """Take the users' input rows; soft positives of an earlier block are dropped."""
@@ -83,7 +92,7 @@ class MultVAE(Backbone):
         latent = mean
         if self.training:
             self.steps += 1
-            noise = keyed_normal(batch.users, self.dim, self.seed, "vae noise", int(self.steps))
+            noise = keyed_normal(batch.users, self.dim, self._noise_seed, "vae noise", int(self.steps))
             latent = mean + noise * log_std.exp()
         logits = self.decode(latent)
         totals = values.new_zeros(len(logits)).index_add_(0, rows, values)

@@ -109,7 +109,8 @@ class GraphDistillation(Objective):
 
     Four contrastive losses (user-item, item-user, user-user, item-item), each a mean over the batch's old entities,
     averaged over the layers of a graph model; user-item and user-user rows are weighted by PIW where ``personal`` is
-    given, which then adds its cluster loss over the items of the last block that the model learned.
+    given, which then adds its cluster loss over the items of the last block that the model learned (the release's is over
+    those of the present block).
 
     Args:
         old: the teacher's past.

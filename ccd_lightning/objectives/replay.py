@@ -15,7 +15,7 @@ from ccd_lightning.data.pairs import PairSet
 from ccd_lightning.distributed import own_chunks, share_rows
 from ccd_lightning.objectives.base import Objective
 from ccd_lightning.objectives.knowledge import Rankings
-from ccd_lightning.types import Interactions, SoftLabelBatch
+from ccd_lightning.types import Interactions, SoftLabelBatch, UserBatch
 
 Pairs = tuple[Tensor, Tensor, Tensor]
 """Users, items and soft labels, each ``(P,)``."""
@@ -145,16 +145,20 @@ class Replay(Objective):
 class SoftPositives(Objective):
     """The same draw as soft positives in an auto-encoder's input rows, in place of a loss of its own.
 
+    Users whom the model's own loss does not bring, since they have no train interaction in the block, come in batches of
+    their own: what is replayed is learned for everybody.
+
     Args:
         draw: draws the pairs, anew at every refresh.
+        active: users whom the own loss brings, int64, in any order and number.
     """
 
     name = "soft_positives"
     batch_types = ()
 
-    def __init__(self, draw: ReplayDraw) -> None:
+    def __init__(self, draw: ReplayDraw, active: Tensor) -> None:
         super().__init__()
-        self.draw = draw
+        self.draw, self.active = draw, active
         self._pairs: tuple[Tensor, Tensor] = (torch.empty(0, dtype=torch.long), torch.empty(0, dtype=torch.long))
 
     def get_extra_state(self) -> tuple[Tensor, Tensor]:
@@ -169,6 +173,15 @@ class SoftPositives(Objective):
         """Draw anew and hand the pairs to the auto-encoder."""
         self._pairs = self.draw(backbone, generator)[:2]
         self.resume(backbone)
+
+    def batches(self, batch_size: int, generator: torch.Generator) -> BatchSet | None:
+        """The other users who have soft positives, in a new order."""
+        users = torch.unique(self._pairs[0])
+        others = users[~torch.isin(users, self.active)]
+        if not others.numel():
+            return None
+        others = others[torch.randperm(others.numel(), generator=generator)]
+        return BatchSet(UserBatch, (others,), batch_size, owner=others)
 
     def resume(self, backbone: Backbone) -> None:
         """Hand the pairs to the auto-encoder."""

@@ -97,7 +97,7 @@ def test_golden_gradients_follow_from_autograd_on_dense_rows(golden, monkeypatch
 
 @pytest.fixture
 def model() -> MultVAE:
-    found = MultVAE(4, anneal_steps=10, seed=3)
+    found = MultVAE(4, anneal_steps=10)
     found.meet(random_history([(8, 9)]), "neighbours", 3, torch.Generator().manual_seed(0))
     with torch.no_grad():
         for name in ("encoder", "decoder"):
@@ -143,7 +143,30 @@ def test_input_rows_hold_observed_ones_and_soft_positives_elsewhere(model):
     assert torch.equal(model.input_rows(torch.arange(8))[2], torch.ones(model._rows.size))
 
 
-def test_noise_depends_on_seed_step_and_user_alone(model):
+def met(seed: int) -> MultVAE:
+    model = MultVAE(4)
+    model.meet(random_history([(8, 9)]), "neighbours", 3, torch.Generator().manual_seed(seed))
+    return model
+
+
+def test_all_that_is_drawn_follows_from_the_generator_of_the_first_block():
+    one, same, other = met(0), met(0), met(1)
+    for (name, found), again, different in zip(
+        one.named_parameters(), same.parameters(), other.parameters(), strict=True
+    ):
+        assert torch.equal(found, again)
+        assert torch.equal(found, different) == ("bias" in name and name != "decoder_bias"), name
+    batch = UserBatch(torch.arange(8), 8)
+    assert torch.equal(one.loss(batch), same.loss(batch))
+
+
+def test_shared_weights_are_drawn_once(model):
+    before = model.mean.weight.clone()
+    model.meet(random_history([(8, 9), (10, 12)]), "neighbours", 3, torch.Generator().manual_seed(1))
+    assert torch.equal(model.mean.weight, before)
+
+
+def test_noise_depends_on_stage_step_and_user_alone(model):
     state = {name: value.clone() for name, value in model.state_dict().items()}
 
     def loss(users: list[int], size: int) -> Tensor:
@@ -153,7 +176,10 @@ def test_noise_depends_on_seed_step_and_user_alone(model):
     whole = loss([5, 1, 2, 7], 4)
     torch.testing.assert_close(loss([7, 5], 4) + loss([2, 1], 4), whole)
     torch.testing.assert_close(loss([5, 1, 2, 7], 4) + loss([], 4), whole)
-    model.seed = 4
+    # A stage that goes on meets its block again, and draws what it drew.
+    model.meet(random_history([(8, 9)]), "neighbours", 3, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(loss([5, 1, 2, 7], 4), whole)
+    model.meet(random_history([(8, 9)]), "neighbours", 3, torch.Generator().manual_seed(4))
     assert not torch.isclose(loss([5, 1, 2, 7], 4), whole)
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from jsonargparse import ArgumentParser
 from typing_extensions import override
 
@@ -95,3 +97,69 @@ def test_a_model_that_counts_teaches_and_takes_no_lesson(tmp_path: Path) -> None
     assert not any("teacher" in name or "base" in name for name in seen)
     seen = objectives(tmp_path / "student", student=Popularity())
     assert all("teacher" in name or "base" in name for name in seen)
+
+
+class Places(StreamCallback):
+    """The first places of student and proxies as Stage 1 begins, as pairs, and what its lists leave out."""
+
+    def __init__(self, places: int) -> None:
+        self.places = places
+        self.wanted: dict[str, set[tuple[int, int]]] = {}
+        self.excluded: dict[str, set[tuple[int, int]]] = {}
+
+    @override
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        if "distillation" not in pl_module.stage.name:
+            return
+        system, name = self.system, pl_module.stage.name
+        observed = trainer.stream.history(pl_module.stage.block).observed("cumulative")
+        pairs = set()
+        for model in (system.student.backbone, *map(system.proxy, ("stability", "plasticity"))):
+            scores = (
+                model.scores(torch.arange(model.num_users)).detach().clone() if model.num_users else torch.empty(0, 0)
+            )
+            for user, row in enumerate(scores):
+                seen = observed.of(torch.tensor([user]))[1]
+                row[seen[seen < len(row)]] = -torch.inf
+                pairs |= {(user, item) for item in row.topk(self.places).indices.tolist()}
+        self.wanted[name] = pairs
+        for objective in of_kind(pl_module.objectives, RankingDistillation):
+            rows, columns = objective.excluded.rows.tolist(), objective.excluded.columns.tolist()
+            by_user = objective.name == "user_lists"
+            self.excluded[name] = set(zip(rows, columns, strict=True) if by_user else zip(columns, rows, strict=True))
+
+    @override
+    def on_stream_start(self, trainer: Any, system: CollaborativeDistillation) -> None:
+        self.system = system
+
+
+@pytest.mark.parametrize("side", ["user_weight", "item_weight"])
+def test_what_student_and_proxies_rank_high_is_not_uninteresting_where_that_is_asked(tmp_path: Path, side: str) -> None:
+    found = {}
+    for places in (0, 6):
+        other = "item_weight" if side == "user_weight" else "user_weight"
+        generation = GenerationSettings(exclusion=places, list_length=3, **{other: 0.0})
+        system = CollaborativeDistillation(Student(BPRMF(4)), [Teacher(BPRMF(6))], ks=(5, 20))
+        found[places] = watch = Places(6)
+        callback = DistillationCallback(generation=generation)
+        new_trainer(tmp_path / str(places), callback, watch).fit(system, datamodule=new_stream(blocks=2))
+    name = "block1-distillation"
+    assert found[6].wanted[name] <= found[6].excluded[name]
+    assert not found[0].wanted[name] <= found[0].excluded[name]
+    # Nobody but the teachers knows anything at the first block; at the second the models are the same until Stage 1.
+    assert found[6].excluded["block0-distillation"] == found[0].excluded["block0-distillation"]
+    assert found[6].excluded[name] - found[0].excluded[name] <= found[6].wanted[name]
+
+
+def test_teachers_that_learned_two_blocks_at_once_hold_on_to_both(tmp_path: Path) -> None:
+    watch = Watch()
+    system = CollaborativeDistillation(Student(BPRMF(4)), [Teacher(BPRMF(6))], ks=(5, 20))
+    stream = new_stream(blocks=5)
+    trainer = new_trainer(tmp_path, DistillationCallback(graph=GraphSettings(weight=1.0)), watch)
+    trainer.plan = replace(trainer.plan, teacher_every=2)
+    trainer.fit(system, datamodule=stream)
+    (objective,) = of_kind(watch.seen["block4-teacher_update-0"], GraphDistillation)
+    learned = [stream.history(4).blocks[index].train for index in (1, 2)]
+    pairs = {pair for part in learned for pair in zip(part.users.tolist(), part.items.tolist(), strict=True)}
+    ratings = objective.old.ratings
+    assert set(zip(ratings.rows.tolist(), ratings.columns.tolist(), strict=True)) == pairs

@@ -8,10 +8,10 @@ from scipy.stats import chisquare
 from torch import Tensor
 
 from ccd_lightning import distributed
-from ccd_lightning.backbones import BPRMF, MultVAE
+from ccd_lightning.backbones import BPRMF, MultVAE, evaluating
 from ccd_lightning.data.pairs import PairSet
 from ccd_lightning.objectives import Rankings, Replay, ReplayDraw, ReplaySource, SoftPositives, replay, top_items
-from ccd_lightning.types import SoftLabelBatch
+from ccd_lightning.types import SoftLabelBatch, UserBatch
 
 from ..tiny import Scores, factorisation, interactions, random_history, random_pairs
 
@@ -190,7 +190,7 @@ def auto_encoder() -> MultVAE:
 def test_soft_positives_enter_the_input_rows_until_the_stage_ends(observed):
     model = auto_encoder()
     rankings = Rankings(torch.arange(20).expand(12, 20), torch.zeros(12, 20))
-    objective = SoftPositives(ReplayDraw([ReplaySource("student", rankings, 5)], eps=0.1))
+    objective = SoftPositives(ReplayDraw([ReplaySource("student", rankings, 5)], eps=0.1), torch.arange(12))
     objective.refresh(model, generator(1))
     users, items, _ = objective.draw(model, generator(1))
     free = ~model._rows.contains(users, items)
@@ -207,7 +207,7 @@ def test_soft_positives_enter_the_input_rows_until_the_stage_ends(observed):
 def test_draw_ranks_by_what_was_observed_and_not_by_earlier_soft_positives():
     model = auto_encoder().train()
     rankings = Rankings(torch.arange(20).expand(12, 20), torch.zeros(12, 20))
-    objective = SoftPositives(ReplayDraw([ReplaySource("student", rankings, 5)], eps=0.1))
+    objective = SoftPositives(ReplayDraw([ReplaySource("student", rankings, 5)], eps=0.1), torch.arange(12))
     before = objective.draw._model_ranks(model, [rankings.items])[0]
     objective.refresh(model, generator(1))
     assert torch.equal(objective.draw._model_ranks(model, [rankings.items])[0], before)
@@ -216,4 +216,46 @@ def test_draw_ranks_by_what_was_observed_and_not_by_earlier_soft_positives():
 
 def test_soft_positives_are_refused_by_other_models(model):
     with pytest.raises(ValueError, match="BPRMF takes no soft positives: use `Replay` for it"):
-        SoftPositives(ReplayDraw([], 0.1)).refresh(model, generator())
+        SoftPositives(ReplayDraw([], 0.1), torch.arange(0)).refresh(model, generator())
+
+
+@pytest.mark.parametrize("active", [[], [3, 1, 3], range(12)])
+def test_users_whom_the_own_loss_leaves_out_come_in_batches_of_their_own(active):
+    model = auto_encoder()
+    rankings = Rankings(torch.arange(20).expand(12, 20), torch.zeros(12, 20))
+    draw = ReplayDraw([ReplaySource("student", rankings, 5)], eps=0.1)
+    objective = SoftPositives(draw, torch.tensor(list(active), dtype=torch.long))
+    objective.refresh(model, generator(1))
+    orders = []
+    for epoch in (0, 1):
+        batches = list(objective.batches(5, generator(epoch)) or [])
+        assert all(isinstance(batch, UserBatch) and batch.users.numel() <= 5 for batch in batches)
+        orders.append([user for batch in batches for user in batch.users.tolist()])
+        assert sorted(orders[-1]) == sorted(set(range(12)) - set(active))
+    assert orders[0] != orders[1] or not orders[0]
+
+
+def test_a_user_without_interactions_in_the_block_learns_what_is_replayed():
+    model = auto_encoder().train()
+    rankings = Rankings(torch.arange(20).expand(12, 20), torch.zeros(12, 20))
+    objective = SoftPositives(ReplayDraw([ReplaySource("student", rankings, 5)], eps=0.1), torch.arange(11))
+    objective.refresh(model, generator(1))
+    (batch,) = objective.batches(5, generator(0))
+    assert batch.users.tolist() == [11]
+    users, items = objective._pairs
+    free = ~model._rows.contains(torch.full((20,), 11), torch.arange(20))
+    replayed = torch.isin(torch.arange(20), items[users == 11]) & free
+    assert 0 < int(replayed.sum()) < int(free.sum())
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.05)
+
+    def share() -> float:
+        with evaluating(model), torch.no_grad():
+            odds = model.scores(batch.users)[0].exp()
+            return float(odds[replayed].sum() / odds[free].sum())
+
+    before = share()
+    for _ in range(20):
+        optimizer.zero_grad()
+        model.loss(batch).backward()
+        optimizer.step()
+    assert share() > 1.5 * before

@@ -50,7 +50,9 @@ def learn_stream(
     trainer = StreamTrainer(
         plan(),
         callbacks=[
-            DistillationCallback(graph=GraphSettings(weight=1.0, sample=20), generation=GenerationSettings(sample=20)),
+            DistillationCallback(
+                graph=GraphSettings(weight=1.0, sample=20), generation=GenerationSettings(sample=20, exclusion=5)
+            ),
             StreamCheckpoint(every_seconds=every_seconds),
             StreamReport(figures=False),
             *saboteur,
