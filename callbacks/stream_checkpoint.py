@@ -31,6 +31,7 @@ from ccd_lightning.resume import check_savable, stream_state
 from ccd_lightning.signals import requeue_job
 from ccd_lightning.trainer import StreamTrainer
 from ccd_lightning.types import Stage
+from ccd_lightning.unfinished import note_stage
 
 
 class StreamCheckpoint(StreamCallback):
@@ -97,10 +98,9 @@ class StreamCheckpoint(StreamCallback):
 
     @override
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Note which blocks a state within a stage belongs to."""
-        if isinstance(trainer, StreamTrainer) and trainer.stage is not None:
-            known = trainer.stream.blocks[: trainer.stage.block + 1]
-            checkpoint["fingerprints"] = [block.fingerprint for block in known]
+        """Note what a state within a stage belongs to."""
+        if isinstance(trainer, StreamTrainer) and trainer.stage is not None and isinstance(pl_module, Recommender):
+            note_stage(trainer, pl_module, trainer.stage, checkpoint)
 
     @override
     def on_stage_end(self, trainer: StreamTrainer, system: CollaborativeDistillation, stage: Stage) -> None:

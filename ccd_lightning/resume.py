@@ -7,11 +7,9 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning_utilities.core.rank_zero import rank_zero_warn
-from torch import Tensor
 
 from ccd_lightning.backbones import Backbone
 from ccd_lightning.checkpoint import (
@@ -23,11 +21,9 @@ from ccd_lightning.checkpoint import (
     refuse_second_stream,
     stage_from_state,
     stage_to_state,
-    unfinished_path,
-    why_unreadable,
 )
 from ccd_lightning.data import ContinualDataModule, check_same_blocks
-from ccd_lightning.modules import PROXIES, CollaborativeDistillation, Recommender
+from ccd_lightning.modules import PROXIES, CollaborativeDistillation
 from ccd_lightning.readable import check_readable
 from ccd_lightning.signals import was_requeued
 from ccd_lightning.types import Stage
@@ -223,44 +219,11 @@ def _manifest_of(run: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def resumable(trainer: StreamTrainer, unfinished: Path | None, stage: Stage, learner: Recommender) -> Path | None:
-    """The state within a stage, if that is the stage to go on with and its file is whole.
-
-    It begins anew where the block that it learns has changed; blocks that finished stages have learned must not, see
-    :func:`restore_stream`.
-
-    Raises:
-        MisconfigurationException: if it is of another model.
-    """
-    expected = unfinished_path(Path(trainer.default_root_dir), trainer.stages_done + 1, stage)
-    if unfinished is None or unfinished.name != expected.name:
-        return None
-    try:
-        content = torch.load(unfinished, map_location="cpu", weights_only=True)
-        saved, fingerprints = dict(content["state_dict"]), content.get("fingerprints", [])
-    except Exception as error:
-        rank_zero_warn(f"{unfinished} cannot be read ({why_unreadable(error)}); the stage {stage.name} begins anew.")
-        trainer.record.note("unreadable", unfinished.name)
-        return None
-    if fingerprints[stage.block :] not in ([], [trainer.stream.blocks[stage.block].fingerprint]):
-        rank_zero_warn(
-            f"The data of block {stage.block} have changed since {unfinished}: the stage {stage.name} begins anew."
-        )
-        return None
-    for name, value in learner.state_dict().items():
-        if isinstance(value, Tensor) and getattr(saved.get(name), "shape", None) != value.shape:
-            raise MisconfigurationException(
-                f"{unfinished} was written by another model than the configured one ({name} differs): pass the configuration that"
-                " stands beside it, or remove the file to begin the stage anew."
-            )
-    return unfinished
-
-
 def where_to_go_on(ckpt_path: str | Path | None, run: Path) -> str | Path | None:
     """What the user passed, unless the stream's folder tells better.
 
-    A requeued SLURM job runs the same command again and means ``last``. A run that was stopped before anything of it was
-    saved begins anew.
+    A requeued SLURM job runs the same command again and means ``last``, wherever it began. A run that was stopped before
+    anything of it was saved begins anew.
 
     Raises:
         MisconfigurationException: if a stream shall begin where there is one or go on where there is none, or the folder holds
@@ -271,9 +234,10 @@ def where_to_go_on(ckpt_path: str | Path | None, run: Path) -> str | Path | None
             f"{path} is a checkpoint that Lightning saved under SLURM, not one of a stream, and would be loaded into every"
             " stage: move it away, or name another folder with `--trainer.default_root_dir`."
         )
-    if ckpt_path is None and was_requeued() and has_saved(run):
+    if was_requeued() and has_saved(run):
         return "last"
-    if ckpt_path is None:
+    if ckpt_path is None or not _is_of(run, ckpt_path):
+        # What is learned from another run's checkpoint would take the place of this run's later ones.
         refuse_second_stream(run)
     if str(ckpt_path) == "last" and (run / MANIFEST).is_file() and not has_saved(run):
         rank_zero_warn(f"The stream in {run} was stopped before anything was saved: it begins anew.")
@@ -282,6 +246,11 @@ def where_to_go_on(ckpt_path: str | Path | None, run: Path) -> str | Path | None
         # Before a folder is made whose name may be mistyped.
         find_saved(ckpt_path, run)
     return ckpt_path
+
+
+def _is_of(run: Path, ckpt_path: str | Path) -> bool:
+    """Whether a checkpoint is one of the run's own."""
+    return str(ckpt_path) == "last" or Path(ckpt_path).resolve().is_relative_to(run.resolve())
 
 
 def _newest_readable(paths: list[Path]) -> tuple[Path, dict[str, Any]]:

@@ -24,10 +24,11 @@ from ccd_lightning.modules import CollaborativeDistillation, Recommender
 from ccd_lightning.plan import MEASURED, StreamPlan
 from ccd_lightning.processes import check_strategy, surviving
 from ccd_lightning.record import StreamRecord
-from ccd_lightning.resume import check_answers, check_cutoffs, restore, resumable, stages_left, where_to_go_on
+from ccd_lightning.resume import check_answers, check_cutoffs, restore, stages_left, where_to_go_on
 from ccd_lightning.signals import StreamSignals
 from ccd_lightning.stage_callbacks import stage_callbacks, those_who_can_watch
 from ccd_lightning.types import Split, Stage, StageSettings
+from ccd_lightning.unfinished import resumable
 
 
 class StreamTrainer(Trainer):
@@ -76,8 +77,7 @@ class StreamTrainer(Trainer):
         self.record = StreamRecord()
         self.stage: Stage | None = None
         self.last_stage: Stage | None = None
-        self.stages_done = 0
-        self._epochs_of_a_stage = max_epochs
+        self.stages_done, self._epochs_of_a_stage = 0, max_epochs
         self._unfinished: Path | None = None
         self._signal_connector = self.signals = StreamSignals(self)
         self.stream: ContinualDataModule

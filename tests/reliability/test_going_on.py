@@ -9,6 +9,7 @@ import pytest
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from ccd_lightning import resume
 from ccd_lightning.backbones import BPRMF, LightGCN
 from ccd_lightning.callbacks import StreamReport
 from ccd_lightning.checkpoint import checkpoints_in, has_saved, unfinished_in
@@ -32,6 +33,16 @@ class DieAfter(StreamCallback):
     def on_stage_end(self, trainer: Any, system: Any, stage: Any) -> None:
         if stage.name == self.stage:
             raise RuntimeError("CRASH")
+
+
+class Stages(StreamCallback):
+    """Which stages are learned."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def on_stage_end(self, trainer: Any, system: Any, stage: Any) -> None:
+        self.names.append(stage.name)
 
 
 def test_fit_refuses_to_begin_where_a_stream_is(tmp_path: Path, run_stream: RunStream) -> None:
@@ -103,6 +114,47 @@ def test_scheduler_and_patience_go_on_within_a_stage(tmp_path: Path, run_stream:
     trainer, found = run_stream(tmp_path / "cut", ckpt_path="last", **settings())
     assert_same(expected, found)
     assert what_counts(trainer) == what_counts(whole)
+
+
+def test_a_stage_begins_anew_with_smaller_steps(tmp_path: Path, run_stream: RunStream) -> None:
+    def settings(learning_rate: float, **more: float) -> dict[str, Any]:
+        base = StageSettings(max_epochs=5, learning_rate=learning_rate, batch_size=256, evaluate_every=0, **more)  # type: ignore[arg-type]
+        return {"plan": StreamPlan(base=base), "source": small_source(blocks=1), "every_seconds": 0.0}
+
+    _, expected = run_stream(tmp_path / "whole", **settings(0.01))
+    with pytest.raises(RuntimeError, match="CRASH"):
+        run_stream(tmp_path / "cut", callbacks=(DieWithin("block0-base-0", 3),), **settings(10.0))
+    with pytest.warns(UserWarning, match="Learning rate or weight decay of block0-base-0 have changed.*begins anew"):
+        _, found = run_stream(tmp_path / "cut", ckpt_path="last", **settings(0.01))
+    assert_same(expected, found)
+
+
+def test_another_runs_checkpoint_does_not_take_a_streams_place(tmp_path: Path, run_stream: RunStream) -> None:
+    small: dict[str, Any] = {"source": small_source(blocks=1), "max_epochs": 1}
+    for name in ("other", "mine"):
+        run_stream(tmp_path / name, **small)
+    before = {path: path.read_bytes() for path in sorted((tmp_path / "mine").rglob("*")) if path.is_file()}
+    for path in (tmp_path / "other", checkpoints_in(tmp_path / "other")[0]):
+        with pytest.raises(MisconfigurationException, match="already holds a stream"):
+            run_stream(tmp_path / "mine", ckpt_path=str(path), **small)
+    assert {path: path.read_bytes() for path in sorted((tmp_path / "mine").rglob("*")) if path.is_file()} == before
+    # Its own may be gone back to, and a new folder may begin with another's.
+    run_stream(tmp_path / "mine", ckpt_path=str(checkpoints_in(tmp_path / "mine")[0]), **small)
+    run_stream(tmp_path / "third", ckpt_path=str(checkpoints_in(tmp_path / "other")[0]), **small)
+
+
+def test_a_requeued_job_goes_on_with_its_own_stream_wherever_it_began(
+    tmp_path: Path, run_stream: RunStream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small: dict[str, Any] = {"source": small_source(blocks=1), "max_epochs": 1}
+    run_stream(tmp_path / "other", **small)
+    first = checkpoints_in(tmp_path / "other")[0]
+    monkeypatch.setattr(resume, "was_requeued", lambda: True)
+    begun, _ = run_stream(tmp_path / "mine", ckpt_path=str(first), **{**small, "callbacks": (count := Stages(),)})
+    assert 0 < len(count.names) < len(begun.record.stages)
+    again, _ = run_stream(tmp_path / "mine", ckpt_path=str(first), **{**small, "callbacks": (count := Stages(),)})
+    assert not count.names
+    assert len(again.record.stages) == len(begun.record.stages)
 
 
 def test_stream_learned_in_two_goes_is_the_one_learned_at_once_and_keeps_its_ids(
