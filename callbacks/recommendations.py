@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -125,7 +126,8 @@ class Recommendations(Callback):
         from pyarrow.parquet import ParquetWriter
 
         target.parent.mkdir(parents=True, exist_ok=True)
-        self._draft = target.with_name(f".{target.name}.tmp")
+        # Another prediction into the same file must not write into this one's draft.
+        self._draft = target.with_name(f".{target.name}.{os.getpid()}.tmp")
         nobody = torch.empty(0, dtype=torch.long)
         schema = self._rows(nobody, torch.empty(0, self.k), torch.empty(0, self.k, dtype=torch.long)).to_arrow().schema
         if process_rank():

@@ -127,11 +127,12 @@ def _begin(logger: WandbLogger, folder: Path) -> Run:
 
 
 def _started(logger: WandbLogger) -> Run:
-    from wandb.errors import AuthenticationError, UsageError
+    from wandb.errors import Error
 
     try:
         run: Run = logger.experiment
-    except (AuthenticationError, UsageError) as error:
+    except Error as error:
+        # No key, a refusal, or a machine that cannot reach the server.
         reason = "has no API key" if "No API key" in str(error) else f"refuses the run ({error})"
         raise MisconfigurationException(
             f"W&B {reason}: run `wandb login`, or put `WANDB_MODE=offline` before the command."

@@ -10,6 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
 
+from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning_utilities.core.rank_zero import rank_zero_only
@@ -139,6 +140,10 @@ class CCDCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """A run's folder is named after its configuration, unless it is given; each trial of a W&B sweep has its own."""
         trainer, trial = self._chosen().trainer, trial_folder()
+        if not isinstance(trainer, Namespace):
+            raise MisconfigurationException(
+                f"`trainer` is {trainer!r}, but holds the options of the Trainer: put some below it, or leave it out."
+            )
         if trainer.default_root_dir is None:
             trainer.default_root_dir = str(Path("runs") / (trial or self._config_name()))
             if trial and self.subcommand == "fit" and has_saved(Path(trainer.default_root_dir)):
@@ -152,7 +157,7 @@ class CCDCLI(LightningCLI):
             # What Lightning says of devices and of its other products would come before every command.
             with QuietLightning():
                 super().instantiate_classes()
-        except TypeError as error:
+        except (TypeError, ImportError) as error:
             raise MisconfigurationException(
                 f"What the configuration names cannot be built ({error}): mend the value; `--debug` shows where it happened."
             ) from error

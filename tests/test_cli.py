@@ -249,3 +249,22 @@ def test_interruptions_end_without_a_traceback(monkeypatch: pytest.MonkeyPatch, 
     with pytest.raises(SystemExit) as ended:
         main(["fit"])
     assert ended.value.code == 128 + signal.SIGINT
+
+
+def test_a_run_outlives_the_reader_of_its_log(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        str(ROOT / "train.py"),
+        "fit",
+        *CONFIG,
+        *SMALL,
+        "--trainer.default_root_dir",
+        str(tmp_path / "run"),
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stderr is not None
+    assert process.stdout.readline()
+    process.stdout.close()
+    told = process.stderr.read()
+    assert process.wait() == 0, told
+    assert json.loads((tmp_path / "run" / "stream.json").read_text())["status"] == "finished"

@@ -60,6 +60,7 @@ CCD = ["--config", str(ROOT / "configs" / "ccd.yaml")]
         (["--trainer.plan.base.learning_rate", "fast"], "`trainer.plan.base.learning_rate`: Expected a float"),
         (["--trainer.plan.base.learning_rate", "0"], "`learning_rate` is 0.0, but must be above 0"),
         (["--trainer.devices", "x"], "cannot be built .*should be an int > 0.*mend the value"),
+        (["--trainer.accelerator", "tpu"], "cannot be built .*mend the value"),
         (["--trainer.max_steps", "9"], "`trainer.max_steps` is 9, but steps count over the whole stream"),
     ],
 )
@@ -96,6 +97,19 @@ def test_mistake_in_a_file_names_what_was_meant(
     told = refusal(capsys, ["fit", *CCD, "--config", str(tmp_path / "mine.yaml"), *run])
     assert re.search(message.replace("?", r"\?"), told), told
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "found"), [("trainer:\nseed_everything: 1", "None"), ("trainer: 3", "3"), ("trainer: [1]", "[1]")]
+)
+def test_a_trainer_without_options_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, content: str, found: str
+) -> None:
+    (tmp_path / "mine.yaml").write_text(content)
+    monkeypatch.chdir(tmp_path)
+    told = refusal(capsys, ["fit", *CCD, "--config", "mine.yaml"])
+    assert f"`trainer` is {found}, but holds the options of the Trainer" in told
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.parametrize(

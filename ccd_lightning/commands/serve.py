@@ -95,3 +95,6 @@ def main(args: list[str] | None = None) -> None:
         if "--debug" in arguments:
             raise
         parser.exit(2, f"error: {error}\n")
+    except KeyboardInterrupt:
+        # As the shell reports whatever ends by Ctrl-C.
+        parser.exit(130)

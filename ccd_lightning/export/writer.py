@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from polars.exceptions import PolarsError
 from safetensors import SafetensorError
 from safetensors.torch import save
 from torch import nn
@@ -104,7 +105,7 @@ def export_model(
     try:
         with drafted(folder) as draft:
             return _write_files(model, stream, draft, role, seen)
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, PolarsError) as error:
         raise MisconfigurationException(
             f"The export {folder} could not be written ({error}): see that the folder can be written to and has room, or name"
             " another one with `--output`."

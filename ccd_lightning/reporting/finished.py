@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from ccd_lightning.record import ROLES
 from ccd_lightning.reporting.tables import Summary
@@ -53,7 +55,10 @@ def read_run(folder: Path) -> FinishedRun:
     if not measured or not blocks:
         raise ValueError(f"{folder} has measured nothing yet: wait until its first stage is done, or leave it out.")
     config = folder / "config.yaml"
-    settings = dict(_flat(OmegaConf.to_container(OmegaConf.load(config)))) if config.is_file() else {}
+    try:
+        settings = dict(_flat(OmegaConf.to_container(OmegaConf.load(config)))) if config.is_file() else {}
+    except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
+        raise ValueError(f"{config} is no configuration ({error}): mend or remove it, or leave the run out.") from error
     return FinishedRun(folder.resolve().name, _with_nan(summary), manifest, settings)
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import atexit
+import os
+import sys
 import time
 from collections.abc import Callable
 
 from rich.console import Console, RenderableType
 from rich.live import Live
+from typing_extensions import override
 
 from ccd_lightning.reporting.units import fold
 
@@ -16,6 +19,18 @@ FRAMES_PER_SECOND = 2
 
 ECHO = 2
 """Columns that stay free beside the panel: a terminal echoes Ctrl-C there, and would break the line elsewhere."""
+
+
+class LastingConsole(Console):
+    """A console whose reader may go away, such as `head`: nothing more is said then, and the training goes on."""
+
+    @override
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        # Whatever else is printed must not meet the closed pipe either.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 class Screen:
@@ -28,7 +43,7 @@ class Screen:
 
     def __init__(self, render: Callable[[int], RenderableType], console: Console | None = None) -> None:
         self.render = render
-        self.console = console or Console()
+        self.console = console or LastingConsole()
         self._live: Live | None = None
         self._spoken = time.monotonic()
 

@@ -35,14 +35,15 @@ class LiveModel:
     def refresh(self) -> bool:
         """Look at the folder, and take what is new there.
 
-        A new export that cannot be served is refused, with the reason in :attr:`refused`, and the old one stays.
+        A new export that cannot be served is refused, with the reason in :attr:`refused`, and the old one stays. It is tried
+        again at every look: what was in the way, such as a lack of memory, may pass without a change of its files.
 
         Returns:
             whether another model is served now.
         """
         signature = _signature(self.folder)
         self.is_settled = signature == self._looked_at
-        if self.is_settled:
+        if self.is_settled and self.refused is None:
             return False
         self._looked_at = signature
         try:
@@ -58,10 +59,10 @@ class LiveModel:
         return True
 
 
-def _signature(folder: Path) -> list[tuple[str, int, int, int]] | None:
+def _signature(folder: Path) -> list[tuple[str, int, int, int, int]] | None:
     """What changes whenever a file of the folder does; ``None`` if it is gone or changing now."""
     try:
         stats = [(path.name, path.stat()) for path in sorted(folder.iterdir())]
     except OSError:
         return None
-    return [(name, stat.st_ino, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
+    return [(name, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) for name, stat in stats]

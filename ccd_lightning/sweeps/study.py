@@ -21,6 +21,7 @@ from optuna.samplers import BaseSampler, GridSampler, RandomSampler, TPESampler
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback, fail_stale_trials
 from optuna.study import StudyDirection
 from optuna.trial import FixedTrial, FrozenTrial, Trial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
 from ccd_lightning.sweeps.file import Sweep
 from ccd_lightning.sweeps.start import own_values
@@ -54,7 +55,10 @@ def run_sweep(sweep: Sweep, folder: Path, storage: str | None = None, trials: in
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         # Workers that begin at once would both make the tables.
         with alone_in(folder):
-            study = _open(sweep, storage or f"sqlite:///{folder / 'study.db'}")
+            try:
+                study = _open(sweep, storage or f"sqlite:///{folder / 'study.db'}")
+            except (SQLAlchemyError, ImportError) as error:
+                raise _refusal(storage or folder / "study.db", error) from error
             _begin_at_own_values(sweep, study)
         wanted = _wanted(sweep, trials)
         _tell(f"sweep {sweep.name}: {wanted} trials into {folder}")
@@ -88,6 +92,13 @@ def best_settings(sweep: Sweep, study: optuna.Study) -> str:
         OmegaConf.update(settings, name, value)
     return (
         f"# {sweep.objective} {best.value} in {_name(best)}, the best of {count} trials\n{OmegaConf.to_yaml(settings)}"
+    )
+
+
+def _refusal(database: str | Path, error: Exception) -> MisconfigurationException:
+    reason = str(error).splitlines()[0]
+    return MisconfigurationException(
+        f"The database {database} cannot be used ({reason}): name another one with `--storage`, or remove what is damaged."
     )
 
 

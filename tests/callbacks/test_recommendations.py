@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from lightning.pytorch import Callback
 from pyarrow.parquet import ParquetFile
 
 from ccd_lightning.callbacks import Recommendations, recommendations
@@ -148,3 +149,23 @@ def test_recommendations_ask_for_the_stream(reported: Run, tmp_path: Path) -> No
     users = torch.utils.data.DataLoader(torch.arange(4), batch_size=2)
     with pytest.raises(ValueError, match="pass the ContinualDataModule"):
         new_trainer(tmp_path, Recommendations(2)).predict(reported.system, dataloaders=users)
+
+
+def test_two_predictions_into_one_file_do_not_mix(
+    reported: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Meanwhile(Callback):
+        """Another process predicts into the same file, and is done first."""
+
+        def on_predict_end(self, trainer: Any, pl_module: Any) -> None:
+            with monkeypatch.context() as patched:
+                patched.setattr(recommendations.os, "getpid", lambda: 1)
+                assert predict(reported, tmp_path, Recommendations(3))["rank"].max() == 3
+
+    callback = Recommendations(K)
+    # Before the first one ends its file.
+    trainer = new_trainer(tmp_path, Meanwhile(), callback)
+    trainer.predict(new_system(), datamodule=new_stream(), ckpt_path=str(reported.folder))
+    found = pl.read_parquet(callback.target(trainer))
+    assert [(user, rank, item) for user, rank, item, _ in found.iter_rows()] == by_hand(reported, True)
+    assert [path.name for path in tmp_path.iterdir() if path.suffix == ".tmp"] == []

@@ -152,3 +152,13 @@ def test_mistakes_end_in_one_message_and_no_page(
     assert re.search(message, told)
     assert told.count("error:") == 1 and "Traceback" not in told
     assert not (tmp_path / "comparison.html").exists()
+
+
+def test_a_damaged_configuration_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = [write_run(tmp_path / name, [0.5, 0.4]) for name in ("whole", "damaged")]
+    (runs[1] / "config.yaml").write_text("a: [1, 2\nb: {")
+    with pytest.raises(SystemExit) as ended:
+        main(["compare", *map(str, runs), "--output", str(tmp_path / "page.html")])
+    assert ended.value.code == 2
+    told = re.sub(r"\s+", " ", capsys.readouterr().err)
+    assert re.search("damaged/config.yaml is no configuration .*leave the run out", told), told

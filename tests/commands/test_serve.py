@@ -93,3 +93,16 @@ def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch, capsys: pyt
 def test_debug_raises(run: Run, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="cannot be read as the manifest"):
         run(["serve", str(tmp_path), "--debug"])
+
+
+def test_interrupt_ends_without_a_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(serve, "run", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        main(["serve", str(exported())])
+    assert ended.value.code == 130
+    assert not capsys.readouterr().err

@@ -204,3 +204,13 @@ def test_export_to_a_link_replaces_what_it_points_to(tmp_path: Path, monkeypatch
         assert link.readlink() == Path("v1")
         assert (tmp_path / "v1" / "seen.parquet").exists() == seen
     assert sorted(path.name for path in tmp_path.iterdir()) == ["current", "v1"]
+
+
+def test_a_full_disk_under_the_tables_is_one_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise pl.exceptions.ComputeError("No space left on device (os error 28)")
+
+    monkeypatch.setattr(pl.DataFrame, "write_parquet", full)
+    with pytest.raises(MisconfigurationException, match=r"could not be written \(No space left.*has room"):
+        export_model(student(), stream().stream, tmp_path / "export")
+    assert not list(tmp_path.iterdir())

@@ -141,9 +141,20 @@ def test_whatever_goes_wrong_with_a_new_export_the_old_one_stays(folder: Path, m
         patched.setattr("ccd_lightning.serving.live.load_export", fail)
         assert not live.refresh()
     assert live.refused == "MemoryError: no room for two"
-    (folder / "users.parquet").touch()
+    # What was in the way has passed, and no file has changed.
     assert not live.refresh()
     assert live.refused is None
+
+
+def test_an_export_that_others_may_not_read_is_served_when_they_may(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live = LiveModel(folder)
+    before = live._looked_at
+    (folder / "users.parquet").chmod(0o640)
+    assert not live.refresh()
+    assert not live.is_settled
+    assert live._looked_at != before
 
 
 def test_server_looks_on_when_nobody_reads_its_log(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

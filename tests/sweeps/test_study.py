@@ -342,3 +342,18 @@ def test_the_command_asks_for_optuna(monkeypatch: pytest.MonkeyPatch, capsys: py
     with pytest.raises(SystemExit):
         main(["sweep", "--config", "configs/sweep.yaml"])
     assert "needs Optuna" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "storage", ["nonsense", "sqlite:////nowhere/at/all.db", "postgresql://user:word@localhost/trials"]
+)
+def test_a_database_that_cannot_be_used_is_one_message(tmp_path: Path, storage: str) -> None:
+    with pytest.raises(MisconfigurationException, match=r"cannot be used .*name another one with `--storage`"):
+        run_sweep(sweep_of(tmp_path), tmp_path, storage)
+
+
+def test_a_damaged_database_is_one_message(tmp_path: Path) -> None:
+    (tmp_path / "study.db").write_bytes(b"no database" * 100)
+    with pytest.raises(MisconfigurationException, match=r"study.db cannot be used .*remove what is damaged"):
+        run_sweep(sweep_of(tmp_path), tmp_path)
+    assert (tmp_path / "study.db").exists()

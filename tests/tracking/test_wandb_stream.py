@@ -48,13 +48,17 @@ def test_a_stream_that_goes_on_stays_the_same_run(runs: tuple[Path, list[Offline
             "W&B has no API key: run `wandb login`, or put `WANDB_MODE=offline`",
         ),
         ("entity is wrong", r"W&B refuses the run (entity is wrong): run `wandb login`"),
+        (
+            "connection refused",
+            r"W&B refuses the run (connection refused): run `wandb login`, or put `WANDB_MODE=offline`",
+        ),
     ],
 )
 def test_without_an_account_one_message_says_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: str, message: str
 ) -> None:
     def refused(**options: Any) -> None:
-        raise wandb.errors.UsageError(error)
+        raise (wandb.errors.CommError if "connection" in error else wandb.errors.UsageError)(error)
 
     monkeypatch.setattr(wandb, "init", refused)
     told = refusal(capsys, [*short_simulated_fit("ccd", tmp_path / "run", 2), *OVERLAY])
