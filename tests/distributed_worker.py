@@ -100,8 +100,10 @@ def auto_encoder() -> dict[str, Tensor]:
     first = History(random_history(SIZES).blocks[:1])
     lists = torch.rand(30, 20, generator=generator(2)).argsort(1)[:, :6]
     draw = ReplayDraw([ReplaySource("student", Rankings(lists, lists.float()), 2)], 0.1, chunk=7)
+    # Most users have no interaction in the block to learn from, and bring what is replayed for them.
+    active = random_history(SIZES).block.train.users[:9]
     module.objectives.extend(
-        [OutputImitation(deepcopy(module.backbone), first.observed("block"), 0.5), SoftPositives(draw)]
+        [OutputImitation(deepcopy(module.backbone), first.observed("block"), 0.5), SoftPositives(draw, active)]
     )
     return {f"auto-encoder {name}": value for name, value in learn(module).items()}
 

@@ -32,7 +32,9 @@ def output(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> T
     terminal, columns = getattr(request, "param", (False, 80))
     written = Terminal()
     monkeypatch.setattr(
-        screen, "Console", lambda: Console(file=written, force_terminal=terminal, width=columns, color_system=None)
+        screen,
+        "LastingConsole",
+        lambda: Console(file=written, force_terminal=terminal, width=columns, color_system=None),
     )
     return written
 
