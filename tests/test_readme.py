@@ -29,10 +29,10 @@ def test_backbone_of_the_readme_keeps_the_contract() -> None:
 
 def test_source_of_the_readme_reads_blocks(tmp_path: Path) -> None:
     rows = {"user": ["a", "b"], "item": [1, 2], "split": ["train", "train"]}
-    for block in range(2):
-        pl.DataFrame({**rows, "block": [block] * 2}).write_parquet(tmp_path / f"{block}.parquet")
+    for block in range(11):
+        pl.DataFrame({**rows, "block": [block] * 2}).write_parquet(tmp_path / f"part-{block}.parquet")
     source: StreamSource = code_with("class Nightly")["Nightly"](str(tmp_path))
-    assert len(build_stream(source.table(), source.describe()).blocks) == 2
+    assert len(build_stream(source.table(), source.describe()).blocks) == 11
 
 
 def test_files_that_the_readme_names_are_there() -> None:

@@ -20,9 +20,11 @@ def as_times(values: pl.Series, origin: str) -> pl.Series:
         Numbers as they are, or ``Datetime`` in microseconds without a time zone (UTC where there was one).
 
     Raises:
-        ValueError: naming the first row whose time is missing or cannot be read.
+        ValueError: naming the first row whose time is missing or cannot be read, or if nothing tells days from months.
     """
     require_no_null(values, origin)
+    if values.dtype == pl.String:
+        _require_one_reading(values, origin)
     times = _from_text(values) if values.dtype == pl.String else values
     if times.dtype.is_numeric():
         row = first_row(times.is_null() | ~times.cast(pl.Float64).is_finite().fill_null(False))
@@ -59,6 +61,21 @@ def as_datetimes(times: pl.Series, origin: str) -> pl.Series:
         )
     stamps: pl.Series = (seconds * 1e6).cast(pl.Int64).cast(pl.Datetime("us"))
     return stamps
+
+
+def _require_one_reading(values: pl.Series, origin: str) -> None:
+    """Dates such as 03/04/2024 mean one day here and another there, unless one of them has a day beyond 12."""
+    parts = (
+        values.str.extract_groups(r"^\s*(\d{1,2})[/-](\d{1,2})[/-]\d{4}").struct.unnest().cast(pl.Int64, strict=False)
+    )
+    known = parts.drop_nulls()
+    if len(known) and max(known.max().row(0)) <= 12:
+        row = first_row(parts.to_series(0).is_not_null())
+        assert row is not None
+        raise ValueError(
+            f"{origin}, column `{values.name}`, row {row}: {shown(values[row - 1])} begins with a day or with a month, and no row"
+            " of the column tells which: write dates as 2024-05-31. Rows of data count from 1."
+        )
 
 
 def _from_text(values: pl.Series) -> pl.Series:

@@ -20,11 +20,11 @@ _EXACT = 2.0**53
 """Up to here every whole number is a float of its own."""
 
 
-def checked_table(table: pl.DataFrame, origin: str) -> pl.DataFrame:
+def checked_table(table: pl.DataFrame | pl.LazyFrame, origin: str) -> pl.DataFrame:
     """The table with its columns in their final types.
 
     Args:
-        table: columns ``user``, ``item``, ``block``, ``split``, and any others.
+        table: columns ``user``, ``item``, ``block``, ``split``, and any others; a LazyFrame is collected.
         origin: what error messages call the table.
 
     Returns:
@@ -33,6 +33,13 @@ def checked_table(table: pl.DataFrame, origin: str) -> pl.DataFrame:
     Raises:
         ValueError: naming the column and the row of the first thing that is wrong.
     """
+    if isinstance(table, pl.LazyFrame):
+        table = table.collect()
+    if not isinstance(table, pl.DataFrame):
+        raise ValueError(
+            f"{origin} is a {type(table).__name__}, but a source's `table()` returns a polars DataFrame: convert it, such as with"
+            " `polars.DataFrame(...)`."
+        )
     require_columns(table, COLUMNS, origin)
     if table.is_empty():
         raise ValueError(f"{origin} holds no row, but block 0 needs train interactions. Check what wrote it.")

@@ -20,7 +20,7 @@ from ccd_lightning.checks import require_whole, require_word
 from ccd_lightning.data.history import History
 from ccd_lightning.data.loader import BatchSet
 from ccd_lightning.data.pairs import PairSet
-from ccd_lightning.distributed import data_group, share_data_over, world_size
+from ccd_lightning.distributed import data_group, process_rank, share_data_over, world_size
 from ccd_lightning.metrics import RankingMetrics
 from ccd_lightning.modules.evaluation import full_precision, rank_block
 from ccd_lightning.objectives import ExperienceReplay, Objective, OwnLoss
@@ -214,6 +214,11 @@ class Recommender(LightningModule):
     def on_train_start(self) -> None:
         for objective in self._objectives():
             objective.resume(self.backbone)
+
+    @override
+    def on_train_epoch_start(self) -> None:
+        # What is drawn without a generator, as by dropout, is the same when a stage goes on; each process has its own.
+        torch.manual_seed(self.generator("without generator", self.stage_epoch, process_rank()).initial_seed())
 
     @override
     def on_train_epoch_end(self) -> None:

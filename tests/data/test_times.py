@@ -55,3 +55,18 @@ def test_as_datetimes_counts_seconds_since_1970():
 def test_as_datetimes_refuses_milliseconds():
     with pytest.raises(ValueError, match=r"the time 1700000000000 is beyond the year 5000.*Divide milliseconds"):
         as_datetimes(pl.Series([1_700_000_000_000]), "log.csv")
+
+
+@pytest.mark.parametrize("dates", [["03/04/2024", "01/12/2024"], ["2024-01-01", "3-4-2024 10:00"], ["1/2/2024"]])
+def test_as_times_refuses_dates_that_can_be_read_both_ways(dates):
+    with pytest.raises(
+        ValueError, match=r"a log, column `when`, row \d: .* begins with a day or with a month.*2024-05-31"
+    ):
+        as_times(pl.Series("when", dates), "a log")
+
+
+def test_as_times_takes_days_first_where_one_tells():
+    found = as_times(pl.Series("when", ["03/04/2024", "25/12/2024"]), "a log")
+    assert [value.date().isoformat() for value in found] == ["2024-04-03", "2024-12-25"]
+    found = as_times(pl.Series("when", ["03.04.2024", "02.03.2024"]), "a log")
+    assert [value.date().isoformat() for value in found] == ["2024-04-03", "2024-03-02"]

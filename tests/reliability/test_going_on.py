@@ -129,6 +129,28 @@ def test_a_stage_begins_anew_with_smaller_steps(tmp_path: Path, run_stream: RunS
     assert_same(expected, found)
 
 
+class Dropping(BPRMF):
+    """Draws without a generator."""
+
+    def loss(self, batch: Any) -> torch.Tensor:
+        kept = torch.nn.functional.dropout(torch.ones(len(batch.users), 1), 0.5)
+        return super().loss(batch) + (kept * self.user_embedding[batch.users] + 0.1 * torch.rand(1)).sum()
+
+
+def test_what_is_drawn_without_a_generator_is_drawn_again(tmp_path: Path, run_stream: RunStream) -> None:
+    def settings() -> dict[str, Any]:
+        system = CollaborativeDistillation(Student(Dropping(4)), [Teacher(Dropping(8))], ks=(20,))
+        return {"system": system, "plan": LONGER, "source": small_source(blocks=2), "every_seconds": 0.0}
+
+    _, expected = run_stream(tmp_path / "whole", **settings())
+    for stage in ("block0-base-0", "block1-student_update"):
+        with pytest.raises(RuntimeError, match="CRASH"):
+            run_stream(tmp_path / stage, callbacks=(DieWithin(stage, 2),), **settings())
+        torch.rand(7)
+        _, found = run_stream(tmp_path / stage, ckpt_path="last", **settings())
+        assert_same(expected, found)
+
+
 def test_another_runs_checkpoint_does_not_take_a_streams_place(tmp_path: Path, run_stream: RunStream) -> None:
     small: dict[str, Any] = {"source": small_source(blocks=1), "max_epochs": 1}
     for name in ("other", "mine"):
