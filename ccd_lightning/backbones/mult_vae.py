@@ -65,15 +65,11 @@ class MultVAE(Backbone):
         self._noise_seed = 0
 
     def meet(self, history: History, new_rows: NewRows, topk: int, generator: torch.Generator) -> None:
-        """The same as of other models; what the noise is drawn from follows from the generator, so also when a stage goes on."""
+        """The same as of other models; shared weights and noise follow from the generator, the noise also when a stage goes on."""
         self._noise_seed = generator.initial_seed()
-        super().meet(history, new_rows, topk, generator)
-
-    def grow(self, num_users: int, num_items: int, generator: torch.Generator) -> None:
-        """Draw the shared weights before the first rows."""
-        if not self.num_users and not self.num_items:
+        if self.known_block < 0:
             self.reset(generator)
-        super().grow(num_users, num_items, generator)
+        super().meet(history, new_rows, topk, generator)
 
     def observe(self, history: History) -> None:
         """Take the users' input rows; soft positives of an earlier block are dropped."""
