@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -66,6 +67,8 @@ class LeanEpochLoop(_TrainingEpochLoop):
         self._lean = False
         self._takes_index = True
         self._watched: set[str] = set()
+        self._model_watches_end = False
+        self._batch_hooks: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []
 
     @override
     def on_run_start(self, data_fetcher: _DataFetcher) -> None:
@@ -76,19 +79,21 @@ class LeanEpochLoop(_TrainingEpochLoop):
         step = trainer.lightning_module.training_step
         self._takes_index = is_param_in_hook_signature(step, "batch_idx", min_args=2)
         self._watched = {hook for hook in _AROUND_A_STEP if any(is_overridden(hook, one) for one in trainer.callbacks)}
+        self._model_watches_end = is_overridden("on_train_batch_end", trainer.lightning_module)
+        self._batch_hooks = list(_batch_hooks(trainer)) if self._lean else []
 
     @override
     def advance(self, data_fetcher: _DataFetcher) -> None:
         if self.restarting or not self._lean:
             super().advance(data_fetcher)
             return
-        trainer, model, progress = self.trainer, self.trainer.lightning_module, self.batch_progress
+        trainer, progress = self.trainer, self.batch_progress
         self.val_loop.restarting = False
         batch, _, _ = next(data_fetcher)
         index = self.batch_idx + 1
         progress.is_last_batch = data_fetcher.done
-        batch = model._on_before_batch_transfer(batch, dataloader_idx=0)
-        batch = trainer.strategy.batch_to_device(batch, dataloader_idx=0)
+        for hook, beside in self._batch_hooks:
+            batch = hook(batch, *beside)
         progress.increment_ready()
         trainer._logger_connector.on_batch_start(batch)
         outputs: dict[str, Any] | None = None
@@ -104,8 +109,9 @@ class LeanEpochLoop(_TrainingEpochLoop):
             if self._num_ready_batches_reached():
                 self.update_lr_schedulers("epoch", update_plateau_schedulers=False)
         self._tell_callbacks("on_train_batch_end", outputs, batch, index)
-        call._call_lightning_module_hook(trainer, "on_train_batch_end", outputs, batch, index)
-        trainer._logger_connector.on_batch_end()
+        if self._model_watches_end:
+            call._call_lightning_module_hook(trainer, "on_train_batch_end", outputs, batch, index)
+        self._end_logging_of_batch()
         progress.increment_completed()
         trainer._logger_connector.update_train_step_metrics()
 
@@ -119,6 +125,14 @@ class LeanEpochLoop(_TrainingEpochLoop):
     def _tell_callbacks(self, hook: str, *arguments: Any) -> None:
         if hook in self._watched:
             call._call_callback_hooks(self.trainer, hook, *arguments)
+
+    def _end_logging_of_batch(self) -> None:
+        results = self.trainer._results
+        if results is None or any(result.meta.on_step for result in results.values()):
+            self.trainer._logger_connector.on_batch_end()
+        else:
+            # What was logged for whole epochs alone is not looked through after each step.
+            results.batch = results.batch_size = None
 
     def _step(self, optimizer: Optimizer, arguments: tuple[Any, ...]) -> dict[str, Any]:
         progress = self.automatic_optimization.optim_progress.optimizer
@@ -161,6 +175,20 @@ def is_lean(trainer: Trainer) -> bool:
         and not any(is_overridden(hook, model) for hook in _HEARD_BY_MODULES)
         and not any(_hears(callback) for callback in trainer.callbacks)  # type: ignore[attr-defined]
     )
+
+
+def _batch_hooks(trainer: Trainer) -> Iterator[tuple[Callable[..., Any], tuple[Any, ...]]]:
+    """What a batch goes through on its way to the device, and with what beside it, without what nobody overrides."""
+    device = trainer.strategy.root_device
+    beside = {
+        "on_before_batch_transfer": (0,),
+        "transfer_batch_to_device": (device, 0),
+        "on_after_batch_transfer": (0,),
+    }
+    for name, arguments in beside.items():
+        owner = trainer._data_connector._datahook_selector.get_instance(name)
+        if name == "transfer_batch_to_device" or is_overridden(name, owner):
+            yield getattr(owner, name), arguments
 
 
 def _can_do_without_closure(optimizer: Optimizer) -> bool:

@@ -218,7 +218,10 @@ class Recommender(LightningModule):
     @override
     def on_train_epoch_start(self) -> None:
         # What is drawn without a generator, as by dropout, is the same when a stage goes on; each process has its own.
-        torch.manual_seed(self.generator("without generator", self.stage_epoch, process_rank()).initial_seed())
+        seed = self.generator("without generator", self.stage_epoch, process_rank()).initial_seed()
+        # For a CPU its own generator will do: the other devices' are seeded through a stack trace each time.
+        seeding = torch.default_generator if self.device.type == "cpu" else torch
+        seeding.manual_seed(seed)
 
     @override
     def on_train_epoch_end(self) -> None:

@@ -77,6 +77,20 @@ class Moved(Regression):
         self.seen.append(batch[0].sum().item())
         return batch
 
+    def transfer_batch_to_device(self, batch: Any, device: Any, dataloader_idx: int) -> Any:
+        self.seen.append((device, dataloader_idx))
+        return [part + 1 for part in super().transfer_batch_to_device(batch, device, dataloader_idx)]
+
+
+class LoggedByEpochs(Regression):
+    """Logs nothing by steps."""
+
+    def log(self, name: str, value: Any, **options: Any) -> None:
+        super().log(name, value, **{"on_step": False, "on_epoch": True, **options})
+
+    def on_train_epoch_end(self) -> None:
+        self.log("largest", self.linear.weight.max())
+
 
 class Gaps(Regression):
     """Some of whose batches are none."""
@@ -103,6 +117,7 @@ class TestEpochs:
             (Validated, {"check_val_every_n_epoch": 2}),
             (Validated, {"check_val_every_n_epoch": None, "val_check_interval": 4}),
             (Moved, {}),
+            (LoggedByEpochs, {}),
             (Gaps, {}),
             (Regression, {"limit_train_batches": 3}),
         ],
@@ -123,13 +138,16 @@ class TestEpochs:
         assert trainers[0].fit_loop.state_dict() == trainers[1].fit_loop.state_dict()
         assert trainers[0].callback_metrics == trainers[1].callback_metrics
 
-    def test_loggers_get_the_same_rows(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    @pytest.mark.parametrize(("kind", "lines"), [(Regression, STEPS + 1), (LoggedByEpochs, 3)])
+    def test_loggers_get_the_same_rows(
+        self, kind: type[Regression], lines: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         for name in ("lean", "plain"):
             if name == "plain":
                 monkeypatch.setattr(lean, "is_lean", lambda trainer: False)
-            fitted(Regression(), logger=CSVLogger(tmp_path, name=name, version=""), log_every_n_steps=2)
+            fitted(kind(), logger=CSVLogger(tmp_path, name=name, version=""), log_every_n_steps=2)
         rows = [(tmp_path / name / "metrics.csv").read_text() for name in ("lean", "plain")]
-        assert rows[0].count("\n") == STEPS + 1
+        assert rows[0].count("\n") == lines
         assert rows[0] == rows[1]
 
     def test_a_model_may_still_end_its_epoch(self) -> None:
