@@ -179,14 +179,15 @@ def is_lean(trainer: Trainer) -> bool:
 
 def _batch_hooks(trainer: Trainer) -> Iterator[tuple[Callable[..., Any], tuple[Any, ...]]]:
     """What a batch goes through on its way to the device, and with what beside it, without what nobody overrides."""
-    device = trainer.strategy.root_device
+    device, selector = trainer.strategy.root_device, trainer._data_connector._datahook_selector
+    assert selector is not None, "Lightning chooses between model and data module before it fits"
     beside = {
         "on_before_batch_transfer": (0,),
         "transfer_batch_to_device": (device, 0),
         "on_after_batch_transfer": (0,),
     }
     for name, arguments in beside.items():
-        owner = trainer._data_connector._datahook_selector.get_instance(name)
+        owner = selector.get_instance(name)
         if name == "transfer_batch_to_device" or is_overridden(name, owner):
             yield getattr(owner, name), arguments
 

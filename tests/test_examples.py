@@ -137,6 +137,17 @@ def test_nightly_job_learns_once_and_hands_over(tmp_path: Path) -> None:
     assert night() == first
 
 
+def test_a_stream_in_python_goes_on_as_if_it_had_never_ended(tmp_path: Path) -> None:
+    from examples import in_python
+
+    told = in_python.main(str(tmp_path / "two_days"), epochs=2)
+    trainer, system, stream = in_python.learned(str(tmp_path / "one_day"), blocks=4, epochs=2)
+    trainer.predict(system, datamodule=stream)
+    assert told.equals(pl.read_parquet(tmp_path / "one_day" / "recommendations.parquet"))
+    assert told.group_by("user").len()["len"].to_list() == [10] * len(stream.stream.users)
+    assert (tmp_path / "two_days" / "export" / "manifest.json").is_file()
+
+
 @pytest.mark.parametrize("arguments", [[], ["runs/nightly"]])
 def test_nightly_job_without_its_arguments_tells_its_usage(arguments: list[str]) -> None:
     done = subprocess.run(["bash", "examples/nightly.sh", *arguments], cwd=ROOT, capture_output=True, text=True)

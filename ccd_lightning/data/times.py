@@ -48,11 +48,16 @@ def as_datetimes(times: pl.Series, origin: str) -> pl.Series:
         origin: what error messages call the log.
 
     Raises:
-        ValueError: if the numbers cannot be seconds.
+        ValueError: if the numbers cannot be seconds, or are dates written as numbers.
     """
     if not times.dtype.is_numeric():
         return times
     seconds = times.cast(pl.Float64)
+    if _are_dates(seconds):
+        raise ValueError(
+            f"{origin}: the time {int(times[0])} is a date written as a number, as are all the others, but with `period` numbers"
+            " are seconds since 1970: write dates as 2024-05-31."
+        )
     row = first_row(seconds.abs() > _LAST_PLAUSIBLE_SECOND)
     if row is not None:
         raise ValueError(
@@ -61,6 +66,15 @@ def as_datetimes(times: pl.Series, origin: str) -> pl.Series:
         )
     stamps: pl.Series = (seconds * 1e6).cast(pl.Int64).cast(pl.Datetime("us"))
     return stamps
+
+
+def _are_dates(numbers: pl.Series) -> bool:
+    """Whether all are days such as 20240531: as seconds they would lie in one summer of 1970."""
+    if numbers.is_empty() or numbers.min() < 19_000_101 or numbers.max() > 21_001_231:  # type: ignore[operator]
+        return False
+    days = numbers.cast(pl.Int64)
+    is_date = days.cast(pl.String).str.to_date("%Y%m%d", strict=False).is_not_null()
+    return bool((is_date & (days == numbers)).all())
 
 
 def _require_one_reading(values: pl.Series, origin: str) -> None:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from datetime import date, datetime, timezone
+from datetime import date, datetime, timedelta, timezone
 
 import polars as pl
 import pytest
@@ -50,6 +50,19 @@ def test_as_times_names_the_row_that_is_no_time(values, message):
 
 def test_as_datetimes_counts_seconds_since_1970():
     assert as_datetimes(pl.Series([0, 86_400]), "log.csv").to_list() == [datetime(1970, 1, 1), datetime(1970, 1, 2)]
+
+
+@pytest.mark.parametrize("values", [[20240105, 20240229], ["20240105", "20240229"]])
+def test_as_datetimes_refuses_dates_written_as_numbers(values):
+    times = as_times(pl.Series("when", values), "log.csv")
+    with pytest.raises(ValueError, match=r"log.csv: the time 20240105 is a date written as a number.*2024-05-31"):
+        as_datetimes(times, "log.csv")
+
+
+@pytest.mark.parametrize("values", [[20240105, 20240230], [20240105, 1_700_000_000], [20240105.5]])
+def test_as_datetimes_takes_numbers_that_are_no_dates_for_seconds(values):
+    times = as_datetimes(as_times(pl.Series("when", values), "log.csv"), "log.csv")
+    assert times[0] == datetime(1970, 1, 1) + timedelta(seconds=values[0])
 
 
 def test_as_datetimes_refuses_milliseconds():
