@@ -66,7 +66,8 @@ def check_savable(trainer: StreamTrainer, system: CollaborativeDistillation) -> 
 
 
 def _states_of_callbacks(trainer: StreamTrainer) -> dict[str, Any]:
-    return {callback.state_key: callback.state_dict() for callback in trainer.stream_callbacks()}
+    states = {callback.state_key: callback.state_dict() for callback in trainer.callbacks}
+    return {key: state for key, state in states.items() if state}
 
 
 def restore_stream(
@@ -106,7 +107,7 @@ def restore_stream(
     trainer.last_stage = stage_from_state(state["stage"])
     _note_going_on(trainer, saved, trainer.last_stage.name, saved.finished[: saved.finished.index(path)])
     trainer.stages_done = state["stages_done"]
-    for callback in trainer.stream_callbacks():
+    for callback in trainer.callbacks:
         if callback.state_key in state["callbacks"]:
             callback.load_state_dict(state["callbacks"][callback.state_key])
     trainer.fit_loop.load_state_dict(state["loops"])

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import (
+    EarlyStopping,
+    GradientAccumulationScheduler,
+    ModelCheckpoint,
+    StochasticWeightAveraging,
+    WeightAveraging,
+)
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from torch import Tensor
 from typing_extensions import override
@@ -18,6 +26,34 @@ NEVER = 2**31
 
 PLACE = ("block", "stage", "stage_epoch")
 """Columns by which a logger's rows are found again; stages are counted from 0 over the stream."""
+
+
+def check_callbacks(callbacks: list[Callback]) -> None:
+    """Refuse callbacks of Lightning's whose plan is one for a single model and a single fit.
+
+    Args:
+        callbacks: the Trainer's.
+
+    Raises:
+        MisconfigurationException: naming the callback and what to use in its place.
+    """
+    for callback in callbacks:
+        if isinstance(callback, StochasticWeightAveraging | WeightAveraging):
+            reason, instead = (
+                "averages the weights of one model over one fit",
+                "an objective or a backbone of your own that does",
+            )
+        elif isinstance(callback, GradientAccumulationScheduler):
+            reason, instead = (
+                "counts epochs over the whole stream",
+                "`trainer.accumulate_grad_batches`, or larger batches",
+            )
+        else:
+            continue
+        raise MisconfigurationException(
+            f"The callback {type(callback).__name__} {reason}, but a stream has a fit for every stage, and models that grow"
+            f" between them: leave it out, and use {instead}."
+        )
 
 
 def stage_callbacks(
@@ -38,22 +74,30 @@ def stage_callbacks(
     return [*always, StageStop(settings.patience), BestState(MONITOR)] if is_judged else always
 
 
-def those_who_can_watch(callbacks: list[Callback], is_judged: bool) -> list[Callback]:
-    """The Trainer's own callbacks for one stage; what watches validation stays away where nobody is asked.
+def those_who_can_watch(callbacks: list[Callback], role: str, is_judged: bool) -> list[Callback]:
+    """The Trainer's own callbacks for one stage; what watches something that the stage never logs stays away.
 
     Args:
         callbacks: they live as long as the stream.
+        role: of the model that learns, ``student``, ``teacher0``, ...
         is_judged: whether the stage's evaluations ask anybody.
     """
     present = []
     for callback in callbacks:
-        is_watcher = isinstance(callback, EarlyStopping | ModelCheckpoint) and "valid/" in (callback.monitor or "")
-        if is_watcher and not is_judged:
+        monitor = callback.monitor or "" if isinstance(callback, EarlyStopping | ModelCheckpoint) else ""
+        is_watcher = "valid/" in monitor
+        if (is_watcher and not is_judged) or _is_of_another(monitor, role):
             continue
         if isinstance(callback, EarlyStopping):
             _begin_anew(callback, after_validation=is_watcher)
         present.append(callback)
     return present
+
+
+def _is_of_another(monitor: str, role: str) -> bool:
+    """Whether a metric is logged by another model's stages alone."""
+    owner = monitor.partition("/")[0]
+    return owner != role and re.fullmatch(r"student|teacher\d+", owner) is not None
 
 
 def _begin_anew(stop: EarlyStopping, after_validation: bool) -> None:

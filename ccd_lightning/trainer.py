@@ -26,7 +26,7 @@ from ccd_lightning.processes import check_strategy, surviving
 from ccd_lightning.record import StreamRecord
 from ccd_lightning.resume import check_answers, check_cutoffs, restore, stages_left, where_to_go_on
 from ccd_lightning.signals import StreamSignals
-from ccd_lightning.stage_callbacks import stage_callbacks, those_who_can_watch
+from ccd_lightning.stage_callbacks import check_callbacks, stage_callbacks, those_who_can_watch
 from ccd_lightning.types import Split, Stage, StageSettings
 from ccd_lightning.unfinished import resumable
 
@@ -114,8 +114,7 @@ class StreamTrainer(Trainer):
         model.check_cutoffs(stream.blocks)
         run = Path(self.default_root_dir)
         ckpt_path = where_to_go_on(ckpt_path, run)
-        writes = any(callback.writes for callback in self.stream_callbacks())
-        with only_job_in(run, writes and self.is_global_zero):
+        with only_job_in(run, self.is_global_zero and any(callback.writes for callback in self.stream_callbacks())):
             self._unfinished = restore(self, model, stream, ckpt_path)
             check_cutoffs(self, model)
             with surviving(self, model):
@@ -141,6 +140,7 @@ class StreamTrainer(Trainer):
                 f"A stream is fitted on a ContinualDataModule, but `datamodule` is {type(datamodule).__name__}: pass one."
             )
         check_strategy(self.strategy)
+        check_callbacks(self.callbacks)
         return datamodule
 
     def _first_block(self) -> int:
@@ -184,7 +184,7 @@ class StreamTrainer(Trainer):
         is_judged = validates and settings.evaluate_every > 0
         added = stage_callbacks(stage, self.stages_done, learner.first_epoch, epochs, settings, is_judged)
         kept = list(self.callbacks)
-        self.callbacks[:] = [*those_who_can_watch(kept, is_judged), *added]
+        self.callbacks[:] = [*those_who_can_watch(kept, learner.role, is_judged), *added]
         try:
             yield
         finally:

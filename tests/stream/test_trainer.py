@@ -8,7 +8,14 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import (
+    EarlyStopping,
+    EMAWeightAveraging,
+    GradientAccumulationScheduler,
+    ModelCheckpoint,
+    StochasticWeightAveraging,
+)
 from lightning.pytorch.loggers.logger import DummyLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
@@ -324,6 +331,75 @@ def test_early_stopping_of_the_user_judges_each_stage_by_itself(tmp_path: Path, 
     plan = StreamPlan(**dict.fromkeys(kinds, settings))
     trainer, _ = run_stream(tmp_path, source=small_source(blocks=2), callbacks=(stop,), max_epochs=5, plan=plan)
     assert [stage["epochs"] for stage in trainer.record.stages] == [3] * 7
+
+
+def test_callbacks_that_watch_one_model_stay_away_from_the_others(tmp_path: Path, run_stream: RunStream) -> None:
+    stop = EarlyStopping("teacher1/valid/recall@20", min_delta=1.0, patience=1, mode="max")
+    best = ModelCheckpoint(tmp_path / "own", monitor="student/valid/recall@20", mode="max", save_top_k=-1)
+    settings = StageSettings(evaluate_every=1, patience=9)
+    kinds = ("base", "first_distillation", "student_update", "teacher_update", "distillation")
+    trainer, _ = run_stream(
+        tmp_path,
+        source=small_source(blocks=2),
+        callbacks=(stop, best),
+        max_epochs=3,
+        plan=StreamPlan(**dict.fromkeys(kinds, settings)),
+        enable_checkpointing=True,
+    )
+    stages = trainer.record.stages
+    assert {stage["name"] for stage in stages if stage["epochs"] == 2} == {"block0-base-1", "block1-teacher_update-1"}
+    assert {stage["epochs"] for stage in stages} == {2, 3}
+    of_student = sum(stage["teacher"] is None for stage in stages)
+    assert len(list((tmp_path / "own").glob("*.ckpt"))) == 3 * of_student > 0
+
+
+class Counted(Callback):
+    """Counts epochs, and says so in its state."""
+
+    def __init__(self) -> None:
+        self.epochs = 0
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        self.epochs += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"epochs": self.epochs}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.epochs = state_dict["epochs"]
+
+
+def test_callbacks_of_lightnings_kind_go_on_with_what_they_knew(tmp_path: Path, run_stream: RunStream) -> None:
+    class Cut(StreamCallback):
+        def on_block_start(self, trainer: Any, system: Any, block: Any) -> None:
+            if block.index == 1:
+                raise RuntimeError("CUT")
+
+    before, after, straight = Counted(), Counted(), Counted()
+    with pytest.raises(RuntimeError, match="CUT"):
+        run_stream(tmp_path / "cut", callbacks=(before, Cut()))
+    run_stream(tmp_path / "cut", callbacks=(after,), ckpt_path="last")
+    run_stream(tmp_path / "whole", callbacks=(straight,))
+    assert 0 < before.epochs < after.epochs == straight.epochs
+
+
+@pytest.mark.parametrize(
+    ("callback", "message"),
+    [
+        (
+            StochasticWeightAveraging(0.1),
+            "The callback StochasticWeightAveraging averages the weights of one model over one fit",
+        ),
+        (EMAWeightAveraging(), "The callback EMAWeightAveraging averages the weights of one model over one fit"),
+        (GradientAccumulationScheduler({0: 2}), "GradientAccumulationScheduler counts epochs over the whole stream"),
+    ],
+)
+def test_callbacks_that_plan_a_single_fit_are_refused(
+    callback: Callback, message: str, tmp_path: Path, run_stream: RunStream
+) -> None:
+    with pytest.raises(MisconfigurationException, match=f"{message}.*leave it out, and use"):
+        run_stream(tmp_path, callbacks=(callback,))
+    assert not list(tmp_path.iterdir())
 
 
 def test_stage_goes_on_with_the_patience_that_the_user_gave(tmp_path: Path, run_stream: RunStream) -> None:
