@@ -17,7 +17,8 @@ from ccd_lightning.mistakes import meant, message_of
 def check_config_files(arguments: list[str]) -> None:
     """Refuse configurations that are no files, no text, no YAML or no mapping, by their names; and options that mislead.
 
-    Those begin with one dash, or point into a list of the configuration, where they would change its last entry alone.
+    Those begin with one dash, point into a list of the configuration, where they would change its last entry alone, or stand
+    before a configuration that sets the same.
 
     Args:
         arguments: of the command line.
@@ -25,7 +26,8 @@ def check_config_files(arguments: list[str]) -> None:
     Raises:
         MisconfigurationException: naming the file, or the option, and what is wrong with it.
     """
-    contents = []
+    contents: list[Any] = []
+    before: list[str] = []
     for argument, following in zip(arguments, [*arguments, ""][1:], strict=True):
         if re.fullmatch(r"-(config|[a-z_]+\..+)(=.*)?", argument):
             raise MisconfigurationException(
@@ -35,6 +37,8 @@ def check_config_files(arguments: list[str]) -> None:
         # Lightning also takes addresses of remote files.
         if name and "://" not in name:
             contents.append(_read(name))
+            _refuse_what_is_set_again(before, name, contents[-1])
+        before.append(argument)
     _refuse_parts_of_lists(arguments, contents)
 
 
@@ -58,6 +62,23 @@ def _refuse_parts_of_lists(arguments: list[str], contents: list[Any]) -> None:
         if found and not option.endswith(".help") and not {place, f"{place}+"} & set(given):
             raise MisconfigurationException(
                 f"`{place}` is a list of {len(found)}: lists are set in a YAML overlay, so `--{option}` is refused."
+            )
+
+
+def _refuse_what_is_set_again(options: list[str], name: str, content: Any) -> None:
+    """The later one wins, which would leave an option without effect, and its user without a word of it."""
+    for option in options:
+        key = option[2:].partition("=")[0] if option.startswith("--") else ""
+        config: Any = content
+        for part in key.split("."):
+            place = holder(config, part)
+            if place is None:
+                break
+            config = place[part]
+        else:
+            raise MisconfigurationException(
+                f"`--{key}` stands before `--config {name}`, which sets it to {config!r} and would win: put options behind the"
+                " configurations."
             )
 
 

@@ -296,6 +296,21 @@ def test_checks_admit_what_is_in_range() -> None:
     require_stream_options({"accumulate_grad_batches": 2, "max_steps": -1, "limit_test_batches": None})
 
 
+@pytest.mark.parametrize("option", ["--seed_everything=3", "--data.source.core=3", "--model.student.init_args.dim"])
+def test_options_that_a_later_configuration_sets_again_are_refused(tmp_path: Path, option: str) -> None:
+    first, later = tmp_path / "first.yaml", tmp_path / "later.yaml"
+    first.write_text(
+        "seed_everything: 0\nmodel: {student: {init_args: {dim: 8}}}\ndata: {source: {init_args: {core: 5}}}"
+    )
+    later.write_text("model: {student: {init_args: {width: 8}}}")
+    check_config_files(["fit", "--config", str(first), option, "3", "--config", str(later)])
+    key = option[2:].partition("=")[0]
+    with pytest.raises(
+        MisconfigurationException, match=f"`--{key}` stands before .*first.yaml`, which sets it to [058]"
+    ):
+        check_config_files(["fit", option, "3", f"--config={first}"])
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), "1", None, True, [1]])
 def test_checks_refuse_what_is_no_number(value: object) -> None:
     with pytest.raises(ValueError, match=r"`rate` is .*, but must be a finite number at least 0: mend"):
