@@ -42,7 +42,7 @@ format: setup
 	$(BIN)/ruff format .
 
 bench: setup
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks $(if $(RUN),--run $(RUN))
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from matplotlib import rcParams
 from matplotlib.figure import Figure
 
 
@@ -56,10 +57,20 @@ def draw(result: dict[str, Any], path: Path) -> None:
     sizes = [run["size"]["interactions"] for run in runs]
     figure = Figure(figsize=(11, 4.5), layout="constrained")
     left, right = figure.subplots(1, 2)
-    for phases in zip(*(run["phases"] for run in runs), strict=True):
+    colours = rcParams["axes.prop_cycle"].by_key()["color"]
+    for index, phases in enumerate(zip(*(run["phases"] for run in runs), strict=True)):
         name, unit = phases[0]["name"], phases[0]["unit"]
         style = {"score": "--", "entity": ":"}.get(unit, "-")
-        left.plot(sizes, [nanoseconds(phase) for phase in phases], style, marker="o", label=f"{name}, per {unit}")
+        # There are more phases than colours.
+        turn, place = divmod(index, len(colours))
+        left.plot(
+            sizes,
+            [nanoseconds(phase) for phase in phases],
+            style,
+            color=colours[place],
+            marker="os^"[turn % 3],
+            label=f"{name}, per {unit}",
+        )
     left.set(
         xscale="log", yscale="log", xlabel="interactions of the stream", ylabel="processor time, ns per unit of work"
     )

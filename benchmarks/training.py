@@ -89,10 +89,16 @@ def _against(
     return Seconds(baseline, statistics.median(epochs), against, target, note, min(epochs))
 
 
-def _peak_of(source: Any) -> int:
+def _peak_note(source: Any, sample: int | None) -> str:
+    with ProcessPoolExecutor(1, get_context("spawn")) as fresh:
+        peak = fresh.submit(_peak_of, source, sample).result() / 1e9
+    return f"peak {peak:.2f} GB, at most 1.2"
+
+
+def _peak_of(source: Any, sample: int | None) -> int:
     keep_freed_memory()
     stream = ContinualDataModule(source, max_blocks=1)
-    _distillation_epochs(stream, None, 2)
+    _distillation_epochs(stream, sample, 2)
     status = Path("/proc/self/status")
     if not status.exists():
         return peak_resident_bytes()
@@ -102,16 +108,16 @@ def _peak_of(source: Any) -> int:
 
 def stage_1_epoch_exact(stream: ContinualDataModule) -> Seconds:
     """Stage 1 on D_0: 118 steps with the users' lists and 11 with the items', a student of 8 dimensions."""
-    with ProcessPoolExecutor(1, get_context("spawn")) as fresh:
-        peak = fresh.submit(_peak_of, stream.source).result() / 1e9
+    peak = _peak_note(stream.source, None)
     ours, baseline = _distillation_epochs(stream, None, 4), _plain_distillation_epoch(stream)
-    return _against(baseline, ours, "autograd through the score matrix", 5.0, f"peak {peak:.2f} GB, at most 1.2")
+    return _against(baseline, ours, "autograd through the score matrix", 5.0, peak)
 
 
 def stage_1_epoch_sampled(stream: ContinualDataModule) -> Seconds:
     """The same with 1024 uninteresting entities a batch, against the exact epoch."""
+    peak = _peak_note(stream.source, 1024)
     exact, sampled = _distillation_epochs(stream, None, 4), _distillation_epochs(stream, 1024, 16)
-    return _against(statistics.median(exact), sampled, "our exact epoch", 0.8)
+    return _against(statistics.median(exact), sampled, "our exact epoch", 0.8, peak)
 
 
 def stage_1_to_recall(stream: ContinualDataModule, run: Path | None) -> Seconds:
