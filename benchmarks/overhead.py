@@ -119,7 +119,7 @@ def compare(stream: ContinualDataModule, kind: StageKind, epochs: int, rounds: i
     for round_ in range(rounds):
         with tempfile.TemporaryDirectory() as folder:
             for is_ours in (False, True) if round_ % 2 == 0 else (True, False):
-                trainer, learner = _prepared(stream, stage, settings, folder, teacher)
+                trainer, learner = prepared(stream, stage, settings, folder, teacher)
                 if is_ours:
                     started = time.process_time()
                     ours.append(fitted_epochs(trainer, learner, stream, epochs))
@@ -151,7 +151,7 @@ def fitted_epochs(
     return [after - before for before, after in pairwise(clock.times)]
 
 
-def _prepared(
+def prepared(
     stream: ContinualDataModule, stage: Stage, settings: StageSettings, folder: str, teacher: str
 ) -> tuple[StreamTrainer, Recommender]:
     """A stage that is ready to begin, always in the same state."""
