@@ -54,6 +54,7 @@ def _panel(model: str, found: Sequence[Estimate], published: Sequence[float], ti
         axes.set_title(title, color=INK, fontsize=11, loc="left")
         axes.set_xlabel("after block", color=INK, fontsize=9)
         axes.tick_params(colors=INK, labelsize=9, length=0)
-        axes.legend(frameon=False, labelcolor=INK, fontsize=9)
+        # Below the panel, where no curve runs.
+        axes.legend(frameon=False, labelcolor=INK, fontsize=9, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.2))
 
     return draw
