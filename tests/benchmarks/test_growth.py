@@ -43,11 +43,10 @@ def test_total_counts_each_interaction_phase_once():
 def test_clock_sees_the_memory_of_a_phase_alone():
     clock = Clock()
     for name, size in (("large", 200_000_000), ("small", 1)):
-        with clock.phase(name, "byte", size):
-            # Given back at once, where freed memory of the heap may be kept for reuse.
-            with mmap.mmap(-1, size) as pages:
-                for page in range(0, size, mmap.PAGESIZE):
-                    pages[page] = 1
+        # A mapping is given back at once, where freed memory of the heap may be kept for reuse.
+        with clock.phase(name, "byte", size), mmap.mmap(-1, size) as pages:
+            for page in range(0, size, mmap.PAGESIZE):
+                pages[page] = 1
     large, small = (phase.peak_bytes for phase in clock.phases)
     if sys.platform == "linux":
         assert large - small == pytest.approx(200_000_000, rel=0.1)
