@@ -15,7 +15,7 @@ from ccd_lightning.data.history import History
 from ccd_lightning.types import RankingBatch, Side, UserBatch
 
 NewRows = Literal["neighbours", "one_hop", "random"]
-"""How rows of new entities begin: from one-hop and two-hop neighbours, from one-hop neighbours alone, or at random."""
+"""How rows of new entities begin: from one-hop and two-hop neighbours, from one-hop alone (at 0 without any), or at random."""
 
 INITIAL_SCALE = 0.01
 """Standard deviation of new rows drawn at random (paper's release; He et al., SIGIR 2020, section 4.1.2, take 0.1)."""
