@@ -1,4 +1,4 @@
-"""What a finished run replays, and how evenly: `python -m benchmarks.replay_sets RUN --config FILE ...`.
+"""What a finished run replays, and how evenly: `python -m benchmarks.replay_sets RUN`.
 
 Takes the models as they stand after the last teachers' update, when what was forgotten is largest, and asks of each source of
 replay how far its best items have fallen in the learning model's ranking, how unequal that makes their chances to be drawn, and how

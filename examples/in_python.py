@@ -1,4 +1,4 @@
-"""The stream of configs/ccd.yaml without a command line: built, learned, measured, gone on with and asked.
+"""A small stream without a command line: built, learned, measured, gone on with and asked.
 
 python examples/in_python.py
 """
