@@ -28,16 +28,18 @@ PLACE = ("block", "stage", "stage_epoch")
 """Columns by which a logger's rows are found again; stages are counted from 0 over the stream."""
 
 
-def check_callbacks(callbacks: list[Callback]) -> None:
-    """Refuse callbacks of Lightning's whose plan is one for a single model and a single fit.
+def check_callbacks(callbacks: list[Callback], roles: list[str]) -> None:
+    """Refuse callbacks whose plan is one for a single model and a single fit, or that watch a model which is not there.
 
     Args:
         callbacks: the Trainer's.
+        roles: of the models that learn, ``student``, ``teacher0``, ...
 
     Raises:
         MisconfigurationException: naming the callback and what to use in its place.
     """
     for callback in callbacks:
+        _check_owner(callback, roles)
         if isinstance(callback, StochasticWeightAveraging | WeightAveraging):
             reason, instead = (
                 "averages the weights of one model over one fit",
@@ -84,9 +86,9 @@ def those_who_can_watch(callbacks: list[Callback], role: str, is_judged: bool) -
     """
     present = []
     for callback in callbacks:
-        monitor = callback.monitor or "" if isinstance(callback, EarlyStopping | ModelCheckpoint) else ""
+        monitor = _monitor(callback)
         is_watcher = "valid/" in monitor
-        if (is_watcher and not is_judged) or _is_of_another(monitor, role):
+        if (is_watcher and not is_judged) or _owner(monitor) not in (None, role):
             continue
         if isinstance(callback, EarlyStopping):
             _begin_anew(callback, after_validation=is_watcher)
@@ -94,10 +96,23 @@ def those_who_can_watch(callbacks: list[Callback], role: str, is_judged: bool) -
     return present
 
 
-def _is_of_another(monitor: str, role: str) -> bool:
-    """Whether a metric is logged by another model's stages alone."""
+def _monitor(callback: Callback) -> str:
+    return callback.monitor or "" if isinstance(callback, EarlyStopping | ModelCheckpoint) else ""
+
+
+def _owner(monitor: str) -> str | None:
+    """Role of the model whose stages alone log a metric; ``None`` if every stage does."""
     owner = monitor.partition("/")[0]
-    return owner != role and re.fullmatch(r"student|teacher\d+", owner) is not None
+    return owner if re.fullmatch(r"student|teacher\d+", owner) else None
+
+
+def _check_owner(callback: Callback, roles: list[str]) -> None:
+    owner = _owner(_monitor(callback))
+    if owner is not None and owner not in roles:
+        raise MisconfigurationException(
+            f"The callback {type(callback).__name__} watches `{_monitor(callback)}`, but the models are {', '.join(roles)}:"
+            f" name one of them, or leave the name out and watch `{_monitor(callback).partition('/')[2]}` of each."
+        )
 
 
 def _begin_anew(stop: EarlyStopping, after_validation: bool) -> None:

@@ -111,6 +111,7 @@ class StreamTrainer(Trainer):
             super().fit(model, train_dataloaders, val_dataloaders, datamodule, ckpt_path, weights_only)
             return
         stream = self.stream = self._check(datamodule)
+        check_callbacks(self.callbacks, [learner.role for learner in (model.student, *model.members())])
         model.check_cutoffs(stream.blocks)
         run = Path(self.default_root_dir)
         ckpt_path = where_to_go_on(ckpt_path, run)
@@ -140,7 +141,6 @@ class StreamTrainer(Trainer):
                 f"A stream is fitted on a ContinualDataModule, but `datamodule` is {type(datamodule).__name__}: pass one."
             )
         check_strategy(self.strategy)
-        check_callbacks(self.callbacks)
         return datamodule
 
     def _first_block(self) -> int:

@@ -402,6 +402,14 @@ def test_callbacks_that_plan_a_single_fit_are_refused(
     assert not list(tmp_path.iterdir())
 
 
+def test_watching_a_model_that_is_not_there_is_refused(tmp_path: Path, run_stream: RunStream) -> None:
+    stop = EarlyStopping(f"teacher7/{MONITOR}", mode="max")
+    message = f"EarlyStopping watches `teacher7/{MONITOR}`, but the models are student, teacher0, teacher1: .* watch `{MONITOR}`"
+    with pytest.raises(MisconfigurationException, match=message):
+        run_stream(tmp_path, callbacks=(stop,))
+    assert not list(tmp_path.iterdir())
+
+
 def test_stage_goes_on_with_the_patience_that_the_user_gave(tmp_path: Path, run_stream: RunStream) -> None:
     """An `EarlyStopping` of the user's watches what the stage's own does, and has a state of its own beside it."""
 
