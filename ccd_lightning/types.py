@@ -233,7 +233,8 @@ class StageSettings:
         learning_rate: Adam's step size.
         batch_size: rows of a batch, over all processes.
         negatives: unobserved items drawn for each observed one.
-        weight_decay: L2 penalty inside Adam.
+        weight_decay: L2 penalty inside Adam, as published. Adam scales it as it does any gradient: a row that nothing else moves,
+            of an entity that the stage never meets, goes towards 0 by a whole step at a time; with 0 it stays as it is.
         evaluate_every: epochs between two evaluations on the validation split; 0 never evaluates.
         patience: evaluations without a better validation Recall@20 before the stage stops and returns to its best state.
         monitor_seen: validate on all blocks so far (each counts the same) in place of the stage's own block.
