@@ -13,7 +13,7 @@ from ccd_lightning.types import Interactions, chunks
 
 # Draws made at a time: few enough for the memory that they need on the way to be used again, and so many that their searches in
 # order lie close together.
-_CHUNK_DRAWS = 2**19
+_CHUNK_DRAWS = 2**21
 
 
 class PairSet:
@@ -176,9 +176,13 @@ class PairSet:
         draw = (uniform * free[:, None]).long().clamp_max(self.num_columns - 1)
         keys = (rows * (self.num_columns + 1))[:, None] + draw
         # In order, each search begins near the one before; to and fro in a large set, most of its steps miss the caches.
-        ordered = keys.flatten().sort()
-        found = torch.searchsorted(gap_keys, ordered.values, right=True)
-        smaller = torch.empty_like(found).scatter_(0, ordered.indices, found).view_as(keys) - starts[:, None]
+        ordered, places = _in_order(keys.flatten())
+        if keys.device.type == "cpu":
+            # Unlike torch, numpy goes on from where the search before has ended.
+            found = torch.from_numpy(np.searchsorted(gap_keys.numpy(), ordered.numpy(), side="right"))
+        else:
+            found = torch.searchsorted(gap_keys, ordered, right=True)
+        smaller = torch.empty_like(found).scatter_(0, places, found).view_as(keys) - starts[:, None]
         return torch.where(full[:, None], draw, draw + smaller)
 
     def _as_matrix(self) -> Any:
@@ -205,6 +209,18 @@ def _distinct_(keys: Tensor) -> Tensor:
         keys.numpy().sort()
         distinct = torch.unique_consecutive(keys) if (keys[1:] == keys[:-1]).any() else keys
     return distinct
+
+
+def _in_order(keys: Tensor) -> tuple[Tensor, Tensor]:
+    """Numbers from 0 on in ascending order, and where each of them stood, both int64 ``(N,)``; the order of equal ones is open."""
+    bits = keys.numel().bit_length()
+    if keys.device.type != "cpu" or not keys.numel() or int(keys.amax()) >= 2 ** (63 - bits):
+        ordered = keys.sort()
+        return ordered.values, ordered.indices
+    # Number and place as one, which numpy sorts in a third of the time that torch takes for both.
+    packed = (keys << bits).add_(torch.arange(len(keys)))
+    packed.numpy().sort()
+    return packed >> bits, packed & (2**bits - 1)
 
 
 def _check_ids(kind: str, ids: Tensor, count: int) -> None:

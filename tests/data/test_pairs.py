@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from ccd_lightning.data.pairs import PairSet
+from ccd_lightning.data.pairs import PairSet, _in_order
 
 from ..tiny import interactions
 
@@ -133,3 +133,12 @@ def test_a_set_on_another_device_has_its_shape_and_size():
 def test_pair_set_refuses_pairs_outside_its_shape(pair, kind):
     with pytest.raises(ValueError, match=rf"Found {kind}s from .* in a set of . {kind}s: leave padding out"):
         pair_set([(1, 1), pair])
+
+
+@pytest.mark.parametrize("most", [1, 1000, 2**40, 2**62])
+def test_numbers_are_put_in_order_however_large_they_are(most):
+    keys = torch.randint(0, most, (5000,), generator=torch.Generator().manual_seed(0))
+    ordered, places = _in_order(keys)
+    assert torch.equal(ordered, keys.sort().values)
+    assert torch.equal(keys[places], ordered)
+    assert torch.equal(places.sort().values, torch.arange(len(keys)))
