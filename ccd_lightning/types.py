@@ -235,6 +235,8 @@ class StageSettings:
         negatives: unobserved items drawn for each observed one.
         weight_decay: L2 penalty inside Adam, as published. Adam scales it as it does any gradient: a row that nothing else moves,
             of an entity that the stage never meets, goes towards 0 by a whole step at a time; with 0 it stays as it is.
+        eps: what Adam adds to the root mean square of a gradient before it divides by it: gradients much smaller than this,
+            such as what rounding leaves of terms that cancel, make no whole steps.
         evaluate_every: epochs between two evaluations on the validation split; 0 never evaluates.
         patience: evaluations without a better validation Recall@20 before the stage stops and returns to its best state.
         monitor_seen: validate on all blocks so far (each counts the same) in place of the stage's own block.
@@ -248,6 +250,7 @@ class StageSettings:
     batch_size: int = 2048
     negatives: int = 1
     weight_decay: float = 1e-4
+    eps: float = 1e-8
     evaluate_every: int = 5
     patience: int = 2
     monitor_seen: bool = False
@@ -258,6 +261,7 @@ class StageSettings:
         """Refuse values that no optimisation can run with."""
         require_number("learning_rate", self.learning_rate, above=0)
         require_number("weight_decay", self.weight_decay, least=0)
+        require_number("eps", self.eps, above=0)
         if self.past != math.inf:
             require_number("past", self.past, least=0)
         for name, least in (("batch_size", 1), ("negatives", 1), ("evaluate_every", 0), ("patience", 1)):

@@ -47,7 +47,7 @@ def resumable(trainer: StreamTrainer, unfinished: Path | None, stage: Stage, lea
     try:
         content = torch.load(unfinished, map_location="cpu", weights_only=True)
         saved, fingerprints = dict(content["state_dict"]), content.get("fingerprints", [])
-        steps = content.get("steps", _steps_of(learner))
+        steps = _steps_of(learner) | content.get("steps", {})
     except Exception as error:
         rank_zero_warn(f"{unfinished} cannot be read ({why_unreadable(error)}); the stage {stage.name} begins anew.")
         trainer.record.note("unreadable", unfinished.name)
@@ -58,9 +58,9 @@ def resumable(trainer: StreamTrainer, unfinished: Path | None, stage: Stage, lea
         )
         return None
     if steps != _steps_of(learner):
-        # The optimizer's state holds both, and would go on with those of before.
+        # The optimizer's state holds them, and would go on with those of before.
         rank_zero_warn(
-            f"Learning rate or weight decay of {stage.name} have changed since {unfinished}: the stage begins anew."
+            f"Learning rate, weight decay or eps of {stage.name} have changed since {unfinished}: the stage begins anew."
         )
         return None
     for name, value in learner.state_dict().items():
@@ -74,4 +74,5 @@ def resumable(trainer: StreamTrainer, unfinished: Path | None, stage: Stage, lea
 
 def _steps_of(learner: Recommender) -> dict[str, float]:
     """What the optimizer's own state holds of the settings."""
-    return {"learning_rate": learner.settings.learning_rate, "weight_decay": learner.settings.weight_decay}
+    settings = learner.settings
+    return {"learning_rate": settings.learning_rate, "weight_decay": settings.weight_decay, "eps": settings.eps}

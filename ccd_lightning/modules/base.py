@@ -264,6 +264,7 @@ class Recommender(LightningModule):
             [{"params": kind} for kind in kinds if kind],
             lr=self.settings.learning_rate,
             weight_decay=self.settings.weight_decay,
+            eps=self.settings.eps,
             fused=not self._is_clipped_in_mixed_precision(),
         )
 

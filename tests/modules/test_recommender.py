@@ -236,11 +236,11 @@ def test_replay_refreshed_in_an_evaluation_can_be_learned(backbone):
 
 
 def test_optimizer_takes_trainable_parameters_and_the_stages_settings():
-    module = begun(learning_rate=0.03, weight_decay=0.2)
+    module = begun(learning_rate=0.03, weight_decay=0.2, eps=1e-5)
     module.backbone.item_embedding.requires_grad_(False)
     (group,) = module.configure_optimizers().param_groups
     assert [parameter is module.backbone.user_embedding for parameter in group["params"]] == [True]
-    assert (group["lr"], group["weight_decay"]) == (0.03, 0.2)
+    assert (group["lr"], group["weight_decay"], group["eps"]) == (0.03, 0.2, 1e-5)
 
 
 def test_steps_carry_their_own_signatures():

@@ -49,6 +49,7 @@ OUT_OF_RANGE: list[tuple[Callable[..., object], dict[str, list[Any]]]] = [
         {
             "learning_rate": [0, 0.0, -1.0, NAN, INF, "fast", None],
             "weight_decay": [-1e-9, NAN, INF],
+            "eps": [0.0, -1e-8, NAN, INF],
             "batch_size": [0, -5, 2.5, NAN, True],
             "negatives": [0, -1, 1.5],
             "max_epochs": [0, -1, 0.5],

@@ -116,16 +116,18 @@ def test_scheduler_and_patience_go_on_within_a_stage(tmp_path: Path, run_stream:
     assert what_counts(trainer) == what_counts(whole)
 
 
-def test_a_stage_begins_anew_with_smaller_steps(tmp_path: Path, run_stream: RunStream) -> None:
-    def settings(learning_rate: float, **more: float) -> dict[str, Any]:
-        base = StageSettings(max_epochs=5, learning_rate=learning_rate, batch_size=256, evaluate_every=0, **more)  # type: ignore[arg-type]
+@pytest.mark.parametrize("larger", [{"learning_rate": 10.0}, {"weight_decay": 0.5}, {"eps": 1e-3}])
+def test_a_stage_begins_anew_with_other_steps(larger: dict[str, float], tmp_path: Path, run_stream: RunStream) -> None:
+    def settings(changes: dict[str, float]) -> dict[str, Any]:
+        steps: dict[str, Any] = {"learning_rate": 0.01, **changes}
+        base = StageSettings(max_epochs=5, batch_size=256, evaluate_every=0, **steps)
         return {"plan": StreamPlan(base=base), "source": small_source(blocks=1), "every_seconds": 0.0}
 
-    _, expected = run_stream(tmp_path / "whole", **settings(0.01))
+    _, expected = run_stream(tmp_path / "whole", **settings({}))
     with pytest.raises(RuntimeError, match="CRASH"):
-        run_stream(tmp_path / "cut", callbacks=(DieWithin("block0-base-0", 3),), **settings(10.0))
-    with pytest.warns(UserWarning, match="Learning rate or weight decay of block0-base-0 have changed.*begins anew"):
-        _, found = run_stream(tmp_path / "cut", ckpt_path="last", **settings(0.01))
+        run_stream(tmp_path / "cut", callbacks=(DieWithin("block0-base-0", 3),), **settings(larger))
+    with pytest.warns(UserWarning, match="Learning rate, weight decay or eps of block0-base-0 have changed.*begins anew"):
+        _, found = run_stream(tmp_path / "cut", ckpt_path="last", **settings({}))
     assert_same(expected, found)
 
 

@@ -45,6 +45,7 @@ def test_first_distillation_has_settings_of_its_own() -> None:
         ("max_epochs", 0),
         ("patience", 0),
         ("weight_decay", -1.0),
+        ("eps", 0.0),
         ("past", -0.5),
         ("past", float("nan")),
     ],
