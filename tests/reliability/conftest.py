@@ -16,6 +16,7 @@ import torch
 from ccd_lightning.checkpoint import checkpoints_in, read_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
+PROXY_REPLAY = ROOT / "configs" / "ablations" / "proxy_replay.yaml"
 TIMES = ("seconds", "peak_bytes")
 STOPS = "events"
 """How often a run was stopped, which is what differs."""
@@ -114,10 +115,11 @@ def numbers_in(content: Any, place: str = "") -> dict[str, float]:
 
 
 def small_fit(folder: Path, *more: str, epochs: int = 3) -> list[str]:
-    """Arguments of a short `fit` of the simulated stream, into a folder."""
+    """Arguments of a short `fit` of the simulated stream, with replay from all sources, into a folder."""
     kinds = ("base", "first_distillation", "student_update", "teacher_update", "distillation")
     return [
-        *("fit", "--config", str(ROOT / "configs" / "ccd.yaml"), "--trainer.default_root_dir", str(folder)),
+        *("fit", "--config", str(ROOT / "configs" / "ccd.yaml"), "--config", str(PROXY_REPLAY)),
+        *("--trainer.default_root_dir", str(folder)),
         *("--data.source.users=150", "--data.source.items=100", "--data.source.interactions=3500"),
         *("--data.source.blocks=2", "--trainer.accelerator=cpu", "--report.figures=false"),
         "--model.ks=[5,20]",

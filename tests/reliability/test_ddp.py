@@ -17,7 +17,7 @@ import torch
 from ccd_lightning.checkpoint import unfinished_in
 from ccd_lightning.cli import main
 
-from .conftest import ENVIRONMENT, ROOT, Nursery, final_state, metrics_of, numbers_in, sabotage, small_fit
+from .conftest import ENVIRONMENT, PROXY_REPLAY, ROOT, Nursery, final_state, metrics_of, numbers_in, sabotage, small_fit
 
 TWO = ("--trainer.devices=2", "--trainer.strategy=ddp")
 KILLED = -signal.SIGKILL
@@ -122,15 +122,15 @@ LEARNING_WELL = (
 UNEVEN = (
     "--config",
     str(ROOT / "configs" / "ccd.yaml"),
+    "--config",
+    str(PROXY_REPLAY),
     *("--data.source.users=100", "--data.source.items=80", "--data.source.interactions=1700", "--data.source.blocks=3"),
     *("--model.ks=[5,20]", "--trainer.accelerator=cpu", "--report.figures=false", "--trainer.plan.base.max_epochs=10"),
     *("--trainer.plan.base.batch_size=101", "--trainer.plan.first_distillation.batch_size=53"),
     *("--trainer.plan.student_update.batch_size=33", "--trainer.plan.teacher_update.batch_size=47"),
     "--trainer.plan.distillation.batch_size=29",
-    *(f"--trainer.plan.{kind}.weight_decay=0.0001" for kind in ("student_update", "teacher_update", "distillation")),
 )
-"""The whole collaboration on three blocks; epochs and learning rates are those of the configuration. With weight decay: without it,
-Adam makes whole steps of the rounding that is left where gradients cancel, as those of replay do that has nothing to bring back."""
+"""The whole collaboration with replay from all sources on three blocks; epochs, learning rates and eps are those of the configuration."""
 
 
 def models_of(folder: Path, backbone: str) -> tuple[str, str]:
