@@ -130,7 +130,7 @@ UNEVEN = (
     *("--trainer.plan.student_update.batch_size=33", "--trainer.plan.teacher_update.batch_size=47"),
     "--trainer.plan.distillation.batch_size=29",
 )
-"""The whole collaboration with replay from all sources on three blocks; epochs, learning rates and eps are those of the configuration."""
+"""The whole collaboration, with replay from all sources, on three blocks; epochs and steps are those of the configuration."""
 
 
 def models_of(folder: Path, backbone: str) -> tuple[str, str]:
