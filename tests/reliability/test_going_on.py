@@ -126,7 +126,9 @@ def test_a_stage_begins_anew_with_other_steps(larger: dict[str, float], tmp_path
     _, expected = run_stream(tmp_path / "whole", **settings({}))
     with pytest.raises(RuntimeError, match="CRASH"):
         run_stream(tmp_path / "cut", callbacks=(DieWithin("block0-base-0", 3),), **settings(larger))
-    with pytest.warns(UserWarning, match="Learning rate, weight decay or eps of block0-base-0 have changed.*begins anew"):
+    with pytest.warns(
+        UserWarning, match="Learning rate, weight decay or eps of block0-base-0 have changed.*begins anew"
+    ):
         _, found = run_stream(tmp_path / "cut", ckpt_path="last", **settings({}))
     assert_same(expected, found)
 
