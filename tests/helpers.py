@@ -13,8 +13,12 @@ SHORT = [f"--trainer.plan.{kind}.max_epochs=1" for kind in KINDS] + ["--trainer.
 REAL = {"yelp_cpu": 2, "yelp": 5, "gowalla": 7, "paper/yelp": 5, "paper/gowalla": 7}
 """Teachers of the configurations of real streams."""
 
-SIMULATED = {"ccd": ["ccd"], "fine_tuning": ["ccd", "fine_tuning"]}
-"""Files of the configurations of the simulated stream."""
+SIMULATED = {
+    "ccd": ["ccd"],
+    "fine_tuning": ["ccd", "fine_tuning"],
+    "proxy_replay": ["ccd", "ablations/proxy_replay"],
+}
+"""Files of the configurations of the simulated stream; the last one's models are taught by everyone."""
 
 
 def cut(table: Path, folder: Path, users: int = 250, items: int = 200, blocks: int = 3) -> Path:

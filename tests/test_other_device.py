@@ -74,19 +74,19 @@ def test_device_refuses_what_a_gpu_refuses() -> None:
 
 def test_simulated_stream_learns_the_same_off_the_cpu(tmp_path: Path) -> None:
     settings = [QUIET, "--distillation.init_args.generation.sample=20"]
-    main([*short_simulated_fit("ccd", tmp_path / "cpu"), *settings])
-    on_the_device(*short_simulated_fit("ccd", tmp_path / "device"), *settings)
+    main([*short_simulated_fit("proxy_replay", tmp_path / "cpu"), *settings])
+    on_the_device(*short_simulated_fit("proxy_replay", tmp_path / "device"), *settings)
     check_same(tmp_path / "device", tmp_path / "cpu")
 
 
 def test_stream_moves_from_the_device_to_the_cpu_and_back(tmp_path: Path) -> None:
     def blocks(number: int, *more: str) -> list[str]:
-        return [*short_simulated_fit("ccd", tmp_path / "moved"), QUIET, f"--data.max_blocks={number}", *more]
+        return [*short_simulated_fit("proxy_replay", tmp_path / "moved"), QUIET, f"--data.max_blocks={number}", *more]
 
     on_the_device(*blocks(1))
     main(blocks(2, "--ckpt_path=last"))
     on_the_device(*blocks(3, "--ckpt_path=last"))
-    main([*short_simulated_fit("ccd", tmp_path / "cpu"), QUIET])
+    main([*short_simulated_fit("proxy_replay", tmp_path / "cpu"), QUIET])
     check_same(tmp_path / "moved", tmp_path / "cpu")
 
 

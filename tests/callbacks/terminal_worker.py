@@ -44,7 +44,7 @@ def title(name: str) -> None:
 
 
 def fit(folder: Path) -> None:
-    arguments = short_simulated_fit("ccd", folder, blocks=2)
+    arguments = short_simulated_fit("proxy_replay", folder, blocks=2)
     epochs = [f"--trainer.plan.{kind}.max_epochs=2" for kind in KINDS]
     often = [f"--trainer.plan.{kind}.evaluate_every=1" for kind in ("base", "student_update", "teacher_update")]
     cli.main([*arguments, *epochs, *often, "--report.figures=false"])
