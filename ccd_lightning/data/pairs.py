@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -32,15 +33,15 @@ class PairSet:
     def __init__(self, rows: Tensor, columns: Tensor, num_rows: int, num_columns: int) -> None:
         _check_ids("row", rows, num_rows)
         _check_ids("column", columns, num_columns)
-        self._hold(_distinct_((rows * num_columns).add_(columns)), num_rows, num_columns)
+        self.num_rows, self.num_columns = num_rows, num_columns
+        self._keys = _distinct_((rows * num_columns).add_(columns))
 
-    def _hold(self, keys: Tensor, num_rows: int, num_columns: int) -> None:
-        """Take over the ascending numbers ``row * num_columns + column`` of the pairs."""
-        self.num_rows, self.num_columns, self._keys = num_rows, num_columns, keys
-        self.columns = keys % num_columns if num_columns else keys
-        self.offsets = torch.searchsorted(keys, torch.arange(num_rows + 1, device=keys.device) * num_columns)
-        self._gap_keys: Tensor | None = None
-        self._matrix: Any = None
+    @classmethod
+    def _of_keys(cls, keys: Tensor, num_rows: int, num_columns: int) -> PairSet:
+        """The set of the pairs with the ascending numbers ``row * num_columns + column``."""
+        found = object.__new__(cls)
+        found.num_rows, found.num_columns, found._keys = num_rows, num_columns, keys
+        return found
 
     def __deepcopy__(self, memo: dict[int, object]) -> PairSet:
         """The set itself: it never changes, so copies of a model may share it."""
@@ -54,7 +55,17 @@ class PairSet:
     @property
     def size(self) -> int:
         """Number of pairs."""
-        return int(self.columns.numel())
+        return self._keys.numel()
+
+    @cached_property
+    def columns(self) -> Tensor:
+        """The column of each pair, int64 ``(size,)``, ascending within a row."""
+        return self._keys % self.num_columns if self.num_columns else self._keys
+
+    @cached_property
+    def offsets(self) -> Tensor:
+        """Where the pairs of each row begin, and behind the last row where they end, int64 ``(num_rows + 1,)``."""
+        return torch.searchsorted(self._keys, torch.arange(self.num_rows + 1, device=self._keys.device) * self.num_columns)
 
     @property
     def counts(self) -> Tensor:
@@ -99,7 +110,7 @@ class PairSet:
         """
         if rows.device.type == "cpu" and self.size and rows.numel() and int(rows.amax()) < self.num_rows:
             # Faster than the general way, since the matrix's own loops write only what is found.
-            part = self._as_matrix()[rows.numpy()][:, columns.numpy()]
+            part = self._matrix[rows.numpy()][:, columns.numpy()]
             owners = np.repeat(np.arange(len(rows)), np.diff(part.indptr))
             return torch.from_numpy(owners), torch.from_numpy(part.indices.astype(np.int64))
         positions, present = self.of(rows)
@@ -123,9 +134,7 @@ class PairSet:
         sets = [self, *others]
         num_rows, num_columns = max(part.num_rows for part in sets), max(part.num_columns for part in sets)
         keys = torch.cat([part._keys_of(num_columns) for part in sets])
-        found = object.__new__(PairSet)
-        found._hold(_distinct_(keys), num_rows, num_columns)
-        return found
+        return self._of_keys(_distinct_(keys), num_rows, num_columns)
 
     def _keys_of(self, num_columns: int) -> Tensor:
         """The numbers that the pairs would have in a set of so many columns."""
@@ -137,12 +146,9 @@ class PairSet:
 
     def to(self, device: torch.device | str) -> PairSet:
         """The same set on another device."""
-        if self.columns.device == torch.device(device):
+        if self._keys.device == torch.device(device):
             return self
-        moved = object.__new__(PairSet)
-        moved.num_rows, moved.num_columns, moved._gap_keys, moved._matrix = self.num_rows, self.num_columns, None, None
-        moved.columns, moved.offsets, moved._keys = (t.to(device) for t in (self.columns, self.offsets, self._keys))
-        return moved
+        return self._of_keys(self._keys.to(device), self.num_rows, self.num_columns)
 
     def draw_outside(self, rows: Tensor, number: int, generator: torch.Generator) -> Tensor:
         """Draw columns uniformly from those that do not stand in the set beside their row, with replacement.
@@ -158,17 +164,20 @@ class PairSet:
         Returns:
             int64 ``(B, N)``.
         """
-        if self._gap_keys is None:
-            first = torch.repeat_interleave(self.offsets[:-1], self.counts)
-            order = torch.arange(self.size, device=self.columns.device) - first
-            self._gap_keys = self.rows * (self.num_columns + 1) + self.columns - order
         drawn = torch.empty(rows.numel(), number, dtype=torch.long, device=rows.device)
         for part in chunks(rows.numel(), max(1, _CHUNK_DRAWS // max(1, number))):
             uniform = torch.rand(len(drawn[part]), number, generator=generator, dtype=torch.float64).to(rows.device)
-            drawn[part] = self._free_columns(rows[part], uniform, self._gap_keys)
+            drawn[part] = self._free_columns(rows[part], uniform)
         return drawn
 
-    def _free_columns(self, rows: Tensor, uniform: Tensor, gap_keys: Tensor) -> Tensor:
+    @cached_property
+    def _gap_keys(self) -> Tensor:
+        """For the j-th pair of each row its number of free columns before it, as ``row * (num_columns + 1)`` and on, ascending."""
+        rows = self.rows
+        order = torch.arange(self.size, device=rows.device).sub_(self.offsets.index_select(0, rows))
+        return (self._keys + rows).sub_(order)
+
+    def _free_columns(self, rows: Tensor, uniform: Tensor) -> Tensor:
         """The free columns of each row that stand at shares of all its free ones, int64 ``(B, N)`` like ``uniform``."""
         starts, taken = self._spans(rows)
         full = taken >= self.num_columns
@@ -179,20 +188,19 @@ class PairSet:
         ordered, places = _in_order(keys.flatten())
         if keys.device.type == "cpu":
             # Unlike torch, numpy goes on from where the search before has ended.
-            found = torch.from_numpy(np.searchsorted(gap_keys.numpy(), ordered.numpy(), side="right"))
+            found = torch.from_numpy(np.searchsorted(self._gap_keys.numpy(), ordered.numpy(), side="right"))
         else:
-            found = torch.searchsorted(gap_keys, ordered, right=True)
+            found = torch.searchsorted(self._gap_keys, ordered, right=True)
         smaller = torch.empty_like(found).scatter_(0, places, found).view_as(keys) - starts[:, None]
         return torch.where(full[:, None], draw, draw + smaller)
 
-    def _as_matrix(self) -> Any:
-        """The set as scipy's CSR, made when it is first asked for."""
-        if self._matrix is None:
-            ones = np.ones(self.size, dtype=np.bool_)
-            index = np.int32 if max(self.size, self.num_rows, self.num_columns) < 2**31 else np.int64
-            parts = (ones, self.columns.numpy().astype(index), self.offsets.numpy().astype(index))
-            self._matrix = sparse.csr_array(parts, shape=(self.num_rows, self.num_columns))
-        return self._matrix
+    @cached_property
+    def _matrix(self) -> Any:
+        """The set as scipy's CSR."""
+        ones = np.ones(self.size, dtype=np.bool_)
+        index = np.int32 if max(self.size, self.num_rows, self.num_columns) < 2**31 else np.int64
+        parts = (ones, self.columns.numpy().astype(index), self.offsets.numpy().astype(index))
+        return sparse.csr_array(parts, shape=(self.num_rows, self.num_columns))
 
     def _spans(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """First place and number of each row's pairs, int64 ``(B,)`` both; rows beyond the set begin where it ends."""

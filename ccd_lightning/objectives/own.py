@@ -42,7 +42,8 @@ class OwnLoss(Objective):
             active = torch.unique(self.interactions.users)
             users = active[torch.randperm(active.numel(), generator=generator)]
             return BatchSet(UserBatch, (users,), batch_size, owner=users)
-        order = torch.randperm(self.interactions.size, generator=generator)
+        # The same order as that of long numbers, in half the memory, which it is drawn all over.
+        order = torch.randperm(self.interactions.size, generator=generator, dtype=torch.int32)
         # Several times faster than indexing where the columns outgrow the caches.
         users, items = (column.index_select(0, order) for column in self.interactions)
         negatives = self.forbidden.draw_outside(users, self.negatives, generator)
