@@ -21,7 +21,7 @@ class Seconds(NamedTuple):
     """What one case took.
 
     Args:
-        baseline: median seconds of the baseline.
+        baseline: median seconds of the baseline; ``None`` if none can run here.
         ours: median seconds of ours.
         against: what the baseline is.
         target: seconds aimed at on two cores that nothing else disturbs.
@@ -29,7 +29,7 @@ class Seconds(NamedTuple):
         least: least seconds of ours, the nearest to what an undisturbed machine takes; ``None`` if it ran once.
     """
 
-    baseline: float
+    baseline: float | None
     ours: float
     against: str
     target: float | None = None

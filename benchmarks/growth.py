@@ -11,6 +11,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from benchmarks.measuring import forget_peak, machine, peak_bytes
 from ccd_lightning.memory import keep_freed_memory
 
 SIZES = (Size(3_000, 1_000, 100_000), Size(30_000, 10_000, 1_000_000), Size(300_000, 100_000, 10_000_000))
+TOTAL = "all that go through interactions"
+"""The last phase, which sums up others."""
 
 
 def main() -> None:
@@ -35,20 +38,30 @@ def main() -> None:
     if chosen.one:
         print(json.dumps(measure_here(chosen.one)))
         return
-    runs = [with_total(joined([measure_apart(size) for _ in range(chosen.repeats)])) for size in chosen.sizes]
-    result = {
-        "command": f"python -m benchmarks.growth --repeats {chosen.repeats}",
+    result = measured(chosen.sizes, chosen.repeats)
+    chosen.output.mkdir(parents=True, exist_ok=True)
+    (chosen.output / "growth.json").write_text(json.dumps(result, indent=1) + "\n")
+    (chosen.output / "growth.md").write_text(markdown(result))
+    draw(result, chosen.output / "growth.png")
+    print(markdown(result))
+
+
+def measured(sizes: Sequence[Size], repeats: int) -> dict[str, Any]:
+    """What every size took in turn, and the slopes over them.
+
+    Args:
+        sizes: from small to large.
+        repeats: runs of each size; the least time of a phase counts.
+    """
+    runs = [with_total(joined([measure_apart(size) for _ in range(repeats)])) for size in sizes]
+    return {
+        "command": f"python -m benchmarks.growth --repeats {repeats}",
         "machine": machine(),
         "date": datetime.date.today().isoformat(),
         "runs": runs,
         "slopes": slopes(runs),
         "memory_slope": memory_slope(runs),
     }
-    chosen.output.mkdir(parents=True, exist_ok=True)
-    (chosen.output / "growth.json").write_text(json.dumps(result, indent=1) + "\n")
-    (chosen.output / "growth.md").write_text(markdown(result))
-    draw(result, chosen.output / "growth.png")
-    print(markdown(result))
 
 
 def as_size(text: str) -> Size:
@@ -88,7 +101,7 @@ def with_total(run: dict[str, Any]) -> dict[str, Any]:
     """The run with a last phase that sums up the others that go through interactions: once each, their loading not twice."""
     parts = [p for p in run["phases"] if p["unit"] == "interaction" and p["name"] not in ("simulate", "load an epoch")]
     seconds = {key: sum(part[key] for part in parts) for key in ("cpu_seconds", "wall_seconds")}
-    total = {"name": "all that go through interactions", "unit": "interaction", "amount": run["size"]["interactions"]}
+    total = {"name": TOTAL, "unit": "interaction", "amount": run["size"]["interactions"]}
     return {**run, "phases": [*run["phases"], {**total, **seconds, "peak_bytes": 0}]}
 
 

@@ -71,9 +71,9 @@ def _cells(found: Seconds | str) -> tuple[str, ...]:
     aim = "" if found.target is None else f"{found.target:g}"
     return (
         found.against,
-        f"{found.baseline:.4f}",
+        "" if found.baseline is None else f"{found.baseline:.4f}",
         f"{found.ours:.4f}",
-        f"{found.ours / found.baseline:.3f}",
+        "" if found.baseline is None else f"{found.ours / found.baseline:.3f}",
         least,
         aim,
         found.note,

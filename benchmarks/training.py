@@ -120,11 +120,13 @@ def stage_1_epoch_sampled(stream: ContinualDataModule) -> Seconds:
     return _against(statistics.median(exact), sampled, "our exact epoch", 0.8, peak)
 
 
-def stage_1_to_recall(stream: ContinualDataModule, run: Path | None) -> Seconds:
+def stage_1_to_recall(stream: ContinualDataModule, run: Path) -> Seconds:
     """The first distillation of configs/yelp_cpu.yaml from a run's base teachers, with its validation left out."""
-    checkpoints = [] if run is None else sorted((run / "checkpoints").glob("*-block0-distillation.ckpt"))
+    checkpoints = sorted((run / "checkpoints").glob("*-block0-distillation.ckpt"))
     if not checkpoints:
-        raise SkippedError("needs --run, the folder of a run of configs/yelp_cpu.yaml")
+        raise SkippedError(
+            'needs the case "whole stream" before it, or --run, the folder of a run of configs/yelp_cpu.yaml'
+        )
     history = stream.history(0)
     users, items = top_lists(
         _teachers_of(checkpoints[0], history), LIST_LENGTH, history.observed("cumulative"), torch.device("cpu")
@@ -209,7 +211,7 @@ def teacher_update_epoch(stream: ContinualDataModule) -> Seconds:
     return _against(baseline, ours, "plain loop, torch.sparse on COO, indexing")
 
 
-def real_cases(run: Path | None) -> Iterator[tuple[str, Callable[[ContinualDataModule], Seconds]]]:
+def real_cases(run: Path) -> Iterator[tuple[str, Callable[[ContinualDataModule], Seconds]]]:
     """Names and cases, all of them on real data.
 
     Args:
