@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import tempfile
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
 from benchmarks import cases, evaluation, graph_distillation, overhead, training, whole
+from benchmarks.measuring import quiet_lightning
 from benchmarks.table import Findings
 from ccd_lightning.data import BlockTable, ContinualDataModule, SimulatedStream
 from ccd_lightning.memory import keep_freed_memory
@@ -30,8 +29,7 @@ def main() -> None:
     names = [*dict(_real_cases(Path())), *CASES]
     parser.add_argument("--case", nargs="*", default=names, choices=names, help="cases to run")
     chosen = parser.parse_args()
-    warnings.filterwarnings("ignore")
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    quiet_lightning()
     keep_freed_memory()
     with tempfile.TemporaryDirectory() as scratch:
         findings = _measured(chosen.case, chosen.data, dict(_real_cases(Path(scratch) / "stream", chosen.run)))

@@ -6,11 +6,9 @@ A stage is fitted by itself and models grow between stages, so what is compiled 
 from __future__ import annotations
 
 import argparse
-import logging
 import statistics
 import tempfile
 import time
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,7 +16,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.measuring import machine
+from benchmarks.measuring import machine, quiet_lightning
 from benchmarks.overhead import STAGES, YELP, prepared
 from ccd_lightning.data import BlockTable, ContinualDataModule
 from ccd_lightning.memory import keep_freed_memory
@@ -38,8 +36,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=YELP, help="a block table")
     chosen = parser.parse_args()
-    warnings.filterwarnings("ignore")
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    quiet_lightning()
     keep_freed_memory()
     torch.set_num_threads(1)
     stream = ContinualDataModule(BlockTable(str(chosen.data)))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 import re
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -60,6 +62,12 @@ class Clock:
     def as_rows(self) -> list[dict[str, Any]]:
         """The phases as plain values."""
         return [asdict(phase) for phase in self.phases]
+
+
+def quiet_lightning() -> None:
+    """Let neither warnings nor what Lightning says of every fit come between the cases."""
+    warnings.filterwarnings("ignore")
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 
 
 def forget_peak() -> None:

@@ -8,11 +8,9 @@ One thread, since with more of them processor seconds also count those that wait
 from __future__ import annotations
 
 import argparse
-import logging
 import statistics
 import tempfile
 import time
-import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -26,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.cases import Seconds
-from benchmarks.measuring import machine
+from benchmarks.measuring import machine, quiet_lightning
 from ccd_lightning.backbones import BPRMF, Backbone, LightGCN
 from ccd_lightning.callbacks import DistillationCallback, StreamCheckpoint
 from ccd_lightning.callbacks.settings import GenerationSettings
@@ -84,8 +82,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=4, help="epochs of a round")
     parser.add_argument("--rounds", type=int, default=3, help="rounds of both loops in turn")
     chosen = parser.parse_args()
-    warnings.filterwarnings("ignore")
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    quiet_lightning()
     keep_freed_memory()
     simulated = SimulatedStream(users=15_000, items=12_000, interactions=240_000)
     stream = ContinualDataModule(BlockTable(chosen.data) if chosen.data.exists() else simulated)

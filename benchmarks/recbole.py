@@ -10,19 +10,17 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
-import logging
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
-import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
-from benchmarks.measuring import machine
+from benchmarks.measuring import machine, quiet_lightning
 from benchmarks.overhead import YELP, fitted_epochs, quiet_trainer
 from ccd_lightning.backbones import BPRMF, Backbone, LightGCN
 from ccd_lightning.data import BlockTable, ContinualDataModule
@@ -60,8 +58,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=3, help="epochs of a round; the first is a warm-up")
     parser.add_argument("--rounds", type=int, default=3, help="rounds of both libraries in turn")
     chosen = parser.parse_args()
-    warnings.filterwarnings("ignore")
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    quiet_lightning()
     keep_freed_memory()
     torch.set_num_threads(int(os.environ.setdefault("OMP_NUM_THREADS", "1")))
     stream = ContinualDataModule(BlockTable(chosen.data))

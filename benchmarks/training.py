@@ -15,6 +15,7 @@ from torch import Tensor
 
 from benchmarks.cases import Seconds, SkippedError
 from benchmarks.fitting import EpochClock, PlainModel, epoch_seconds, fit_stage, plain_epoch
+from benchmarks.measuring import quiet_lightning
 from ccd_lightning.backbones import BPRMF, EmbeddingBackbone, LightGCN
 from ccd_lightning.checkpoint import read_checkpoint
 from ccd_lightning.data import ContinualDataModule, PairSet
@@ -96,6 +97,7 @@ def _peak_note(source: Any, sample: int | None) -> str:
 
 
 def _peak_of(source: Any, sample: int | None) -> int:
+    quiet_lightning()
     keep_freed_memory()
     stream = ContinualDataModule(source, max_blocks=1)
     _distillation_epochs(stream, sample, 2)
