@@ -65,7 +65,9 @@ class PairSet:
     @cached_property
     def offsets(self) -> Tensor:
         """Where the pairs of each row begin, and behind the last row where they end, int64 ``(num_rows + 1,)``."""
-        return torch.searchsorted(self._keys, torch.arange(self.num_rows + 1, device=self._keys.device) * self.num_columns)
+        return torch.searchsorted(
+            self._keys, torch.arange(self.num_rows + 1, device=self._keys.device) * self.num_columns
+        )
 
     @property
     def counts(self) -> Tensor:
