@@ -6,6 +6,7 @@ from collections.abc import Callable
 from copy import deepcopy
 
 import torch
+from torch import Tensor
 from typing_extensions import override
 
 from ccd_lightning.backbones import MultVAE
@@ -113,8 +114,9 @@ class DistillationCallback(StreamCallback):
         sources = self._replay_sources(system, stream, stage.block, self.student_replay)
         if self.exclusion:
             rankings = [source.rankings.best(self.exclusion) for source in sources]
+            drawing = _who_draws_negatives(trainer, system.student, stage)
             for scorer in (system.teacher_system(), system.student.backbone):
-                rankings.append(self._ranking(scorer, self.exclusion, stream, stage.block, system.device))
+                rankings.append(self._ranking(scorer, self.exclusion, stream, stage.block, system.device, drawing))
             system.student.excluded = _pairs_of(rankings, stream.blocks[stage.block])
         self._add_replay(system.student, stream, stage, sources, self.student_replay)
 
@@ -166,9 +168,15 @@ class DistillationCallback(StreamCallback):
         ]
 
     def _ranking(
-        self, scorer: Scorer, places: int, stream: ContinualDataModule, block: int, device: torch.device
+        self,
+        scorer: Scorer,
+        places: int,
+        stream: ContinualDataModule,
+        block: int,
+        device: torch.device,
+        users: Tensor | None = None,
     ) -> Rankings:
-        return top_items(scorer, places, stream.history(block).observed(self.observed), device)
+        return top_items(scorer, places, stream.history(block).observed(self.observed), device, users)
 
     def _replay_sources(
         self,
@@ -224,6 +232,14 @@ class DistillationCallback(StreamCallback):
             return None
         common = stream.history(backbone.known_block).observed("cumulative")
         return OutputImitation(deepcopy(backbone), common, settings.output_weight)
+
+
+def _who_draws_negatives(trainer: StreamTrainer, learner: Recommender, stage: Stage) -> Tensor | None:
+    """The users of the interactions that a stage learns; ``None`` for everybody. On a long stream most are not in the block."""
+    settings = trainer.plan.settings(stage)
+    if settings.past or settings.afresh:
+        return None
+    return trainer.stream.history(stage.block).since(learner.backbone.known_block).block.train.users.unique()
 
 
 def _pairs_of(rankings: list[Rankings], block: Block) -> PairSet:

@@ -66,22 +66,32 @@ def pairs_of_lists(lists: Tensor, num_rows: int, num_columns: int) -> PairSet:
 
 
 @torch.no_grad()
-def top_items(scorer: Scorer, number: int, observed: PairSet, device: torch.device) -> Rankings:
-    """The best unobserved items of every user that the scorer knows.
+def top_items(
+    scorer: Scorer, number: int, observed: PairSet, device: torch.device, users: Tensor | None = None
+) -> Rankings:
+    """The best unobserved items of every user that the scorer knows, or of some of them.
 
     Args:
         scorer: the model.
         number: K.
         observed: pairs left out.
         device: where the scorer lives.
+        users: whom to rank for, int64 ``(B,)``, each once; those whom the scorer does not know are left out. The lists of all
+            others are empty. By default everybody.
     """
     number = min(number, scorer.num_items)
     items = torch.zeros(scorer.num_users, number, dtype=torch.long, device=device)
     values = torch.zeros(scorer.num_users, number, device=device)
     observed = observed.to(device)
-    for rows in own_chunks(scorer.num_users, CHUNK):
+    asked = _known(users, scorer.num_users).to(device)
+    for piece in own_chunks(len(asked), CHUNK):
+        rows = asked[piece]
         values[rows], items[rows] = _best(_masked_scores(scorer, rows, observed), number)
-    return Rankings(share_rows(items).cpu(), share_rows(values).cpu())
+    items, values = share_rows(items), share_rows(values)
+    if users is not None:
+        left_out = torch.ones(scorer.num_users, dtype=torch.bool, device=device).index_fill_(0, asked, False)
+        items[left_out] = -1
+    return Rankings(items.cpu(), values.cpu())
 
 
 @torch.no_grad()
@@ -103,7 +113,7 @@ def top_lists(scorer: Scorer, number: int, observed: PairSet, device: torch.devi
     best = torch.full((scorer.num_items, width), _NOBODY, device=device)
     observed = observed.to(device)
     for rows in own_chunks(scorer.num_users, CHUNK):
-        scores = _masked_scores(scorer, rows, observed)
+        scores = _masked_scores(scorer, _range(rows, device), observed)
         of_users[rows] = _best(scores, of_users.shape[1])[1]
         values, places = scores.T.topk(min(width, scores.shape[0]), dim=1)
         best = torch.cat([best, _score_keys(values, places + rows.start)], dim=1).topk(width, dim=1).values
@@ -111,8 +121,10 @@ def top_lists(scorer: Scorer, number: int, observed: PairSet, device: torch.devi
 
 
 @torch.no_grad()
-def top_overlap(first: Scorer, second: Scorer, number: int, seen: PairSet, device: torch.device) -> float:
-    """Share of the first model's top places whose items are among the second's too, over the users whom both know.
+def top_overlap(
+    first: Scorer, second: Scorer, number: int, seen: PairSet, device: torch.device, users: Tensor | None = None
+) -> float:
+    """Share of the first model's top places whose items are among the second's too, over users whom both know.
 
     Where every user has K items to rank, this is the mean over users of ``|top K of both| / K``.
 
@@ -122,15 +134,18 @@ def top_overlap(first: Scorer, second: Scorer, number: int, seen: PairSet, devic
         number: K.
         seen: pairs left out of both.
         device: where the scorers live.
+        users: over whom, int64 ``(B,)``; those whom one of them does not know are left out. By default everybody.
 
     Returns:
         From 0 to 1; 0 if nothing is ranked. The same for any number of processes, since only places are counted.
     """
     places = torch.zeros(2, dtype=torch.long, device=device)
     seen = seen.to(device)
-    for rows in own_chunks(min(first.num_users, second.num_users), CHUNK):
+    asked = _known(users, min(first.num_users, second.num_users)).to(device)
+    for piece in own_chunks(len(asked), CHUNK):
         lists, others = (
-            _best(_masked_scores(scorer, rows, seen), min(number, scorer.num_items))[1] for scorer in (first, second)
+            _best(_masked_scores(scorer, asked[piece], seen), min(number, scorer.num_items))[1]
+            for scorer in (first, second)
         )
         listed = lists >= 0
         shared = (lists.unsqueeze(-1) == others.unsqueeze(-2)).any(-1) & listed
@@ -139,8 +154,15 @@ def top_overlap(first: Scorer, second: Scorer, number: int, seen: PairSet, devic
     return float(shared_places / max(all_places, 1))
 
 
-def _masked_scores(scorer: Scorer, rows: slice, observed: PairSet) -> Tensor:
-    users = torch.arange(rows.start, rows.stop, device=observed.columns.device)
+def _known(users: Tensor | None, num_users: int) -> Tensor:
+    return torch.arange(num_users) if users is None else users[users < num_users]
+
+
+def _range(rows: slice, device: torch.device) -> Tensor:
+    return torch.arange(rows.start, rows.stop, device=device)
+
+
+def _masked_scores(scorer: Scorer, users: Tensor, observed: PairSet) -> Tensor:
     with evaluating(scorer):
         # A copy in any case: the scores may be the scorer's own.
         scores = scorer.scores(users).float().nan_to_num(nan=-torch.inf)

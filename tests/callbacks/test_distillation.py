@@ -18,6 +18,7 @@ from ccd_lightning.callbacks import (
     GraphSettings,
     ReplaySettings,
     TeacherReplaySettings,
+    distillation,
 )
 from ccd_lightning.hooks import StreamCallback
 from ccd_lightning.modules import CollaborativeDistillation, Student, Teacher
@@ -149,6 +150,43 @@ def test_what_student_and_proxies_rank_high_is_not_uninteresting_where_that_is_a
     # Nobody but the teachers knows anything at the first block; at the second the models are the same until Stage 1.
     assert found[6].excluded["block0-distillation"] == found[0].excluded["block0-distillation"]
     assert found[6].excluded[name] - found[0].excluded[name] <= found[6].wanted[name]
+
+
+@pytest.mark.parametrize("past", [0.0, 1.0])
+def test_only_those_who_draw_negatives_are_ranked_for_exclusion(
+    past: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is learned is the same as with the rankings of everybody, to the last bit."""
+    ranked, states = [], []
+    for everybody in (False, True):
+        if everybody:
+            monkeypatch.setattr(distillation, "_who_draws_negatives", lambda *_: None)
+        system = CollaborativeDistillation(Student(BPRMF(4)), [Teacher(BPRMF(6))], ks=(5, 20))
+        watch, stream = ExcludedUsers(), new_stream(blocks=2)
+        # The proxies rank for everybody, as whatever is replayed.
+        callback = DistillationCallback(student_replay=ReplaySettings(stability=0, plasticity=0))
+        trainer = new_trainer(tmp_path / str(everybody), callback, watch)
+        trainer.plan = replace(trainer.plan, student_update=replace(trainer.plan.student_update, past=past))
+        trainer.fit(system, datamodule=stream)
+        ranked.append(watch.users)
+        states.append(system.state_dict())
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+    asked = set(stream.blocks[1].train.users.tolist())
+    # Newcomers of the block are ranked for by nobody yet.
+    assert ranked[1] > ranked[1] & asked > set()
+    assert ranked[0] == (ranked[1] if past else ranked[1] & asked)
+
+
+class ExcludedUsers(StreamCallback):
+    """Whose high ranks are no negatives in the student's update of the last block."""
+
+    def __init__(self) -> None:
+        self.users: set[int] = set()
+
+    @override
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        if "student_update" in pl_module.stage.name:
+            self.users = set(pl_module.excluded.rows.tolist())
 
 
 def test_teachers_that_learned_two_blocks_at_once_hold_on_to_both(tmp_path: Path) -> None:

@@ -66,6 +66,22 @@ def test_lists_equal_sorting_of_masked_scores(chunk, share, number):
     assert not found.scores[~listed].any()
 
 
+def test_lists_of_some_users_are_those_of_everybody(chunk):
+    scores = torch.randn(20, 13, generator=torch.Generator().manual_seed(0))
+    observed = observed_pairs((20, 13), 0.4)
+    whole = top_items(Scores(scores), 5, observed, CPU)
+    # In any order, and some whom the model does not know.
+    asked = torch.tensor([17, 3, 25, 4, 20])
+    some = top_items(Scores(scores), 5, observed, CPU, asked)
+    ranked = torch.zeros(20, dtype=torch.bool).index_fill_(0, torch.tensor([17, 3, 4]), True)
+    assert torch.equal(some.items[ranked], whole.items[ranked])
+    assert torch.equal(some.scores[ranked], whole.scores[ranked])
+    assert (some.items[~ranked] == -1).all()
+    assert not some.scores[~ranked].any()
+    everybody = whole.pairs(20, 13)
+    assert torch.equal(some.pairs(20, 13).columns, everybody.columns[ranked[everybody.rows]])
+
+
 def test_lists_of_a_model_that_knows_less_than_was_observed(chunk):
     scores = torch.randn(9, 6, generator=torch.Generator().manual_seed(0))
     observed = observed_pairs((20, 13), 0.4)
@@ -86,6 +102,11 @@ def test_overlap_counts_the_places_that_two_models_share(chunk, share, number):
     expected = sum(len(one & other) for one, other in both) / sum(len(one) for one, _ in both)
     assert top_overlap(Scores(first), Scores(second), number, seen, CPU) == pytest.approx(expected, abs=1e-12)
     assert top_overlap(Scores(first), Scores(3 * first + 1), number, seen, CPU) == 1.0
+    asked = [2, 11, 19, 5]
+    some = [both[user] for user in asked if user < len(both)]
+    expected = sum(len(one & other) for one, other in some) / sum(len(one) for one, _ in some)
+    found = top_overlap(Scores(first), Scores(second), number, seen, CPU, torch.tensor(asked))
+    assert found == pytest.approx(expected, abs=1e-12)
 
 
 def test_overlap_of_nobody_is_zero():
