@@ -239,7 +239,9 @@ def _who_draws_negatives(trainer: StreamTrainer, learner: Recommender, stage: St
     settings = trainer.plan.settings(stage)
     if settings.past or settings.afresh:
         return None
-    return trainer.stream.history(stage.block).since(learner.backbone.known_block).block.train.users.unique()
+    news = trainer.stream.history(stage.block).since(learner.backbone.known_block).block
+    drawing: Tensor = torch.unique(news.train.users)
+    return drawing
 
 
 def _pairs_of(rankings: list[Rankings], block: Block) -> PairSet:
