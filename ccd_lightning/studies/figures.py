@@ -9,7 +9,7 @@ import numpy as np
 
 from ccd_lightning.reporting.figures import FAINT, INK, ROLE_STYLE, Draw, sheet, to_png
 from ccd_lightning.studies.statistics import Estimate
-from ccd_lightning.studies.study import Study
+from ccd_lightning.studies.study import Study, model_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,7 +27,9 @@ def gain_figure(study: Study, curves: Mapping[str, Sequence[Estimate]], baseline
         a PNG.
     """
     panels = [
-        _panel(model, found, study.published_gains.get(model, []), f"{model}: {study.ours}\nover {baselines[model]}")
+        _panel(
+            model, found, study.published_gains.get(model_of(model), []), f"{model}: {study.ours}\nover {baselines[model]}"
+        )
         for model, found in curves.items()
         if found
     ]

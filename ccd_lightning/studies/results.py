@@ -10,7 +10,7 @@ import polars as pl
 
 from ccd_lightning.record import ROLES
 from ccd_lightning.studies.runner import is_finished
-from ccd_lightning.studies.study import Run, Study
+from ccd_lightning.studies.study import Run, Study, model_of
 
 SCHEMA = {
     "method": pl.String,
@@ -47,8 +47,7 @@ def shown(table: pl.DataFrame, study: Study, model: str, split: str = "test") ->
         model: ``teacher``, ``student`` or ``distilled``.
         split: ``test``, or ``valid`` to choose by.
     """
-    asked = "student" if model == "distilled" else model
-    methods = [name for name, method in study.methods.items() if asked in method.models]
+    methods = [name for name, method in study.methods.items() if model_of(model) in method.models]
     kept = table.filter(
         pl.col("method").is_in(methods),
         pl.col("model") == model,

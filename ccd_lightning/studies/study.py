@@ -16,6 +16,15 @@ MODELS = ("teacher", "student")
 """Who is compared: the teacher system, and the student after its update."""
 
 
+def model_of(role: str) -> str:
+    """Who a measured role is: the distilled student is the student, at the end of the block.
+
+    >>> model_of("distilled"), model_of("teacher")
+    ('student', 'teacher')
+    """
+    return "student" if role == "distilled" else role
+
+
 @dataclass
 class Method:
     """One method of a study.

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 import polars as pl
 import pytest
 from matplotlib.image import imread
 from scipy import stats
 
-from ccd_lightning.studies import Method, Study, write_report
+from ccd_lightning.studies import Method, Study, figures, write_report
 from ccd_lightning.studies.results import SCHEMA, best_baseline, long_table, shown
 
 from .conftest import CCD
@@ -161,6 +163,25 @@ def test_gains_are_drawn(study: Study) -> None:
     assert picture.shape[1] > 1.5 * picture.shape[0]
     blue = (np.abs(picture[..., :3] - np.array([0x3D, 0x7F, 0xB8]) / 255).max(-1) < 0.05).sum()
     assert blue > 100
+
+
+def test_the_students_published_gain_stands_beside_the_deployed_students_too(
+    study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: dict[str, list[list[float]]] = {}
+
+    def look(draws: Sequence[Any], **_: Any) -> Any:
+        whole, axes = plt.subplots(ncols=len(draws))
+        for draw, place in zip(draws, axes, strict=True):
+            draw(place)
+            model = place.get_title(loc="left").split(":")[0]
+            drawn[model] = [list(line.get_ydata()) for line in place.get_lines() if line.get_linestyle() == "--"]
+        return whole
+
+    monkeypatch.setattr(figures, "sheet", look)
+    study.published = {"teacher": [0.1, 0.2], "student": [0.3, 0.4]}
+    write_report(study, {})
+    assert drawn == {"teacher": [[0.1, 0.2]], "student": [[0.3, 0.4]], "distilled": [[0.3, 0.4]]}
 
 
 def test_a_study_without_any_result_is_told_as_such(tmp_path: Path) -> None:
