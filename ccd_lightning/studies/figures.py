@@ -28,7 +28,10 @@ def gain_figure(study: Study, curves: Mapping[str, Sequence[Estimate]], baseline
     """
     panels = [
         _panel(
-            model, found, study.published_gains.get(model_of(model), []), f"{model}: {study.ours}\nover {baselines[model]}"
+            model,
+            found,
+            study.published_gains.get(model_of(model), []),
+            f"{model}: {study.ours}\nover {baselines[model]}",
         )
         for model, found in curves.items()
         if found
