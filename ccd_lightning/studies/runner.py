@@ -61,6 +61,7 @@ class _Pool:
     def __init__(self, study: Study, lock: int) -> None:
         self.study, self.lock = study, lock
         self.waiting = [run for run in study.runs if not is_finished(run)]
+        self.families = {run.folder: run.family for run in study.runs} | _families_of_others(study)
         self.active: dict[str, tuple[Run, subprocess.Popen[bytes]]] = {}
         self.said_before: dict[str, int] = {}
         self.failed: dict[str, str] = {}
@@ -87,7 +88,7 @@ class _Pool:
             if len(self.active) == self.study.jobs:
                 return
             origin = self._origin(run)
-            if origin is None and any(other.family == run.family for other, _ in self.active.values()):
+            if origin is None and any(_makes_first_block_of(other, run) for other, _ in self.active.values()):
                 # What it needs is just being made.
                 continue
             self.waiting.remove(run)
@@ -97,8 +98,8 @@ class _Pool:
         """Where a run goes on, or begins: its own checkpoints, or another's after D_0."""
         if has_saved(run.folder):
             return "last"
-        family = [other for other in self.study.runs if other.family == run.family]
-        found = [path for other in family for path in checkpoints_in(other.folder) if AFTER_BASE in path.name]
+        family = [folder for folder, name in self.families.items() if name == run.family]
+        found = [path for folder in family for path in checkpoints_in(folder) if AFTER_BASE in path.name]
         return found[0] if found else None
 
     def _start(self, run: Run, origin: Path | str | None) -> subprocess.Popen[bytes]:
@@ -138,6 +139,24 @@ class _Pool:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.asked = number
+
+
+def _families_of_others(study: Study) -> dict[Path, str]:
+    """Folders of runs in the pool that another study made with the same arguments, and the families of those runs."""
+    found = {}
+    for path in sorted(study.pool.glob(f"*/{STAMP}")):
+        stamp = json.loads(path.read_text())
+        if stamp["arguments"] == study.arguments:
+            found[path.parent] = Run(
+                stamp["method"], stamp["seed"], path.parent, [], stamp["arguments"], stamp["settings"]
+            ).family
+    return found
+
+
+def _makes_first_block_of(other: Run, run: Run) -> bool:
+    """Whether a run that goes on will leave what another can begin with: not if it began with another's D_0 itself."""
+    stamp = stamp_of(other)
+    return other.family == run.family and stamp is not None and stamp["began_with"] is None
 
 
 def _stamp(run: Run, origin: Path | str | None) -> None:

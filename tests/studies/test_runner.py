@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import threading
 import time
@@ -39,6 +40,34 @@ def test_other_families_begin_by_themselves(played: Played) -> None:
     study = played(UNLIKE)
     carry_out(study)
     assert [calls_of(run) for run in study.runs] == [["begin"], ["begin"]]
+
+
+def test_runs_begin_with_the_first_block_of_another_studys_run_in_the_same_place(played: Played) -> None:
+    first = played({"ccd": SAME["ccd"]})
+    carry_out(first)
+    second = played({"other": SAME["other"], "unlike": UNLIKE["other"]})
+    carry_out(second)
+    assert calls_of(second.runs[0]) == [str(first.runs[0].folder / "checkpoints" / "00003-block0-distillation.ckpt")]
+    assert calls_of(second.runs[1]) == ["begin"]
+    # Other data make another D_0.
+    third = played({"third": SAME["other"]}, arguments=["--data.source.path=b.parquet"])
+    carry_out(third)
+    assert calls_of(third.runs[0]) == ["begin"]
+
+
+def test_nobody_waits_for_the_first_block_of_a_run_that_took_it_from_elsewhere(played: Played) -> None:
+    options = {"jobs": 2, "arguments": ["--pause=1"]}
+    giver, taker = played(SAME, **options).runs
+    carry_out(played(SAME, **options))
+    # The one goes on from a later stage, and what it began with is no longer there.
+    (taker.folder / "stream.json").write_text('{"status": "running"}')
+    checkpoint = taker.folder / "checkpoints" / "00003-block0-distillation.ckpt"
+    checkpoint.rename(checkpoint.with_name("00004-block1-student_update.ckpt"))
+    shutil.rmtree(giver.folder)
+    assert carry_out(played({"other": SAME["other"], "ccd": SAME["ccd"]}, **options)) == {}
+    assert calls_of(taker)[-1] == "last"
+    # At once: whoever waits finds the checkpoint of D_0 that a played run leaves whenever it is called.
+    assert calls_of(giver) == ["begin"]
 
 
 def test_finished_runs_are_kept_and_stopped_ones_go_on(played: Played) -> None:
