@@ -146,7 +146,8 @@ def _families_of_others(study: Study) -> dict[Path, str]:
     found = {}
     for path in sorted(study.pool.glob(f"*/{STAMP}")):
         stamp = json.loads(path.read_text())
-        if stamp["arguments"] == study.arguments:
+        # A study keeps a file of this name too, which may lie among the runs.
+        if stamp.get("arguments") == study.arguments:
             found[path.parent] = Run(
                 stamp["method"], stamp["seed"], path.parent, [], stamp["arguments"], stamp["settings"]
             ).family

@@ -45,6 +45,8 @@ def test_other_families_begin_by_themselves(played: Played) -> None:
 def test_runs_begin_with_the_first_block_of_another_studys_run_in_the_same_place(played: Played) -> None:
     first = played({"ccd": SAME["ccd"]})
     carry_out(first)
+    (first.pool / "a_study").mkdir()
+    (first.pool / "a_study" / "study.json").write_text('{"runs": [], "metric": "recall@20"}')
     second = played({"other": SAME["other"], "unlike": UNLIKE["other"]})
     carry_out(second)
     assert calls_of(second.runs[0]) == [str(first.runs[0].folder / "checkpoints" / "00003-block0-distillation.ckpt")]
