@@ -45,7 +45,8 @@ def carry_out(study: Study) -> dict[str, str]:
     """
     for run in study.runs:
         _check_settings(run)
-    with alone_in(study.pool, "wait for it, or name another folder with `--output`.") as lock:
+    option = "output" if study.runs_in is None else "runs_in"
+    with alone_in(study.pool, f"wait for it, or name another folder with `--{option}`.") as lock:
         return _Pool(study, lock).work()
 
 
@@ -180,5 +181,5 @@ def _check_settings(run: Run) -> None:
     if stamp is not None and any(stamp[key] != value for key, value in present.items()):
         raise ValueError(
             f"{run.folder} was made with other settings than the study now has for {run.method}: remove the folder, or name"
-            " another `output`."
+            " another `output`, or `runs_in` where that is set."
         )

@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -128,9 +129,12 @@ def test_two_processes_do_not_work_on_the_same_runs(played: Played) -> None:
         while not (study.runs[0].folder / "working").exists():
             time.sleep(0.01)
         with pytest.raises(
-            MisconfigurationException, match=r"Another process works in .*: wait for it, or name another"
+            MisconfigurationException, match=r"Another process works in .*: wait for it, or name another.*`--output`"
         ):
             carry_out(played(UNLIKE, arguments=["--pause=60"]))
+        shared = replace(study, output=str(study.folder / "other"), runs_in=str(study.pool))
+        with pytest.raises(MisconfigurationException, match=r"or name another folder with `--runs_in`"):
+            carry_out(shared)
         seen.append("refused")
         os.kill(os.getpid(), signal.SIGTERM)
 
