@@ -27,7 +27,7 @@ from ccd_lightning.callbacks import (
 )
 from ccd_lightning.checkpoint import has_saved, refuse_second_stream, whole_file
 from ccd_lightning.command_names import COMMANDS
-from ccd_lightning.config_files import check_config_files
+from ccd_lightning.config_files import check_config_files, check_empty_sections
 from ccd_lightning.data import ContinualDataModule
 from ccd_lightning.hooks import StreamCallback
 from ccd_lightning.memory import keep_freed_memory
@@ -103,8 +103,9 @@ class CCDCLI(LightningCLI):
         """Look at the configuration files first, because the parser's complaints do not name them."""
         arguments = sys.argv[1:] if args is None else args
         if isinstance(arguments, list):
-            check_config_files(arguments)
+            contents = check_config_files(arguments)
             self.config = parser.parse_args(arguments)
+            check_empty_sections(contents, self.config[self.config.subcommand].as_dict())
         else:
             self.config = parser.parse_object(arguments)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from ccd_lightning.mistakes import meant, message_of
 
 
-def check_config_files(arguments: list[str]) -> None:
+def check_config_files(arguments: list[str]) -> dict[str, Any]:
     """Refuse configurations that are no files, no text, no YAML or no mapping, by their names; and options that mislead.
 
     Those begin with one dash, point into a list of the configuration, where they would change its last entry alone, or stand
@@ -23,10 +23,13 @@ def check_config_files(arguments: list[str]) -> None:
     Args:
         arguments: of the command line.
 
+    Returns:
+        what each file holds, by its name.
+
     Raises:
         MisconfigurationException: naming the file, or the option, and what is wrong with it.
     """
-    contents: list[Any] = []
+    contents: dict[str, Any] = {}
     before: list[str] = []
     for argument, following in zip(arguments, [*arguments, ""][1:], strict=True):
         if re.fullmatch(r"-(config|[a-z_]+\..+)(=.*)?", argument):
@@ -36,10 +39,35 @@ def check_config_files(arguments: list[str]) -> None:
         name = following if argument in ("--config", "-c") else argument.partition("--config=")[2]
         # Lightning also takes addresses of remote files.
         if name and "://" not in name:
-            contents.append(_read(name))
-            _refuse_what_is_set_again(before, name, contents[-1])
+            # Given twice, it is laid over what came between.
+            contents[name] = contents.pop(name, None) or _read(name)
+            _refuse_what_is_set_again(before, name, contents[name])
         before.append(argument)
-    _refuse_parts_of_lists(arguments, contents)
+    _refuse_parts_of_lists(arguments, list(contents.values()))
+    return contents
+
+
+def check_empty_sections(contents: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+    """Refuse empty mappings under keys that do not exist: the parser, which only looks at values, passes them by.
+
+    Args:
+        contents: what each configuration file holds.
+        config: what the parser made of them.
+
+    Raises:
+        MisconfigurationException: naming the file and the key.
+    """
+    for name, content in contents.items():
+        for keys in _empty_sections(content):
+            section: Any = config
+            for depth, key in enumerate(keys):
+                place = holder(section, key)
+                if place is None and isinstance(section, Mapping) and key not in ("init_args", "dict_kwargs"):
+                    known = [*section, *(section.get("init_args") or {})]
+                    raise MisconfigurationException(
+                        f"{name}: there is no `{'.'.join(keys[: depth + 1])}`{meant(key, known)}"
+                    )
+                section = None if place is None else place[key]
 
 
 def holder(config: Any, key: str) -> Mapping[str, Any] | None:
@@ -80,6 +108,13 @@ def _refuse_what_is_set_again(options: list[str], name: str, content: Any) -> No
                 f"`--{key}` stands before `--config {name}`, which sets it to {config!r} and would win: put options behind the"
                 " configurations."
             )
+
+
+def _empty_sections(content: Any) -> Iterator[tuple[str, ...]]:
+    """The keys that lead to each empty mapping; those of lists have no names and are left out."""
+    for key, value in content.items():
+        if isinstance(value, dict):
+            yield from ((str(key), *inner) for inner in _empty_sections(value)) if value else [(str(key),)]
 
 
 def _laid_over(config: Any, overlay: Any) -> Any:

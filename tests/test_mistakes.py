@@ -13,7 +13,6 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from ccd_lightning.backbones import GraphMode
 from ccd_lightning.checks import by_block, require_number, require_stream_options, require_whole, require_word
 from ccd_lightning.cli import main
-from ccd_lightning.config_files import check_config_files
 from ccd_lightning.mistakes import KindParser, explain, message_of, read_complaint
 from tests.reliability.refusals import ROOT, refusal
 
@@ -74,32 +73,6 @@ def test_mistake_on_the_command_line_names_what_was_meant(
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("trainr: {max_epochs: 3}", "did you mean `trainer.max_epochs`?"),
-        ("trainer: {max_epochz: 3}", "did you mean `trainer.max_epochs`?"),
-        ("trainer: {plan: {base: {max_epoch: 3}}}", "did you mean `base.max_epochs`? `base` accepts `"),
-        ("data: {source: {class_path: ccd_lightning.data.BlockTable, init_args: {pth: x}}}", "did you mean `path`?"),
-        ("data: {source: {class_pth: BlockTable}}", "did you mean `class_path`?"),
-        ("model: {teachers: [{class_path: Teacher, init_args: {clusterz: 3}}]}", "did you mean `clusters`?"),
-        (
-            "distillation: {class_path: ccd_lightning.callbacks.DistilationCallback}",
-            "`.*callbacks.DistillationCallback`?",
-        ),
-        ("model: {teachers: 3}", "`model.teachers`: Expected a list. Got value: 3"),
-    ],
-)
-def test_mistake_in_a_file_names_what_was_meant(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str, message: str
-) -> None:
-    (tmp_path / "mine.yaml").write_text(content)
-    run = ["--trainer.default_root_dir", str(tmp_path / "run")]
-    told = refusal(capsys, ["fit", *CCD, "--config", str(tmp_path / "mine.yaml"), *run])
-    assert re.search(message.replace("?", r"\?"), told), told
-    assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize(
     ("content", "found"), [("trainer:\nseed_everything: 1", "None"), ("trainer: 3", "3"), ("trainer: [1]", "[1]")]
 )
 def test_a_trainer_without_options_is_refused(
@@ -135,45 +108,6 @@ def test_mistake_in_the_command_is_told_without_usage(
     assert message in refusal(capsys, arguments)
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (None, "nowhere.yaml does not exist; did you mean `.*near.yaml`\\?"),
-        ("folder", "is a folder; did you mean"),
-        ("", "holds nothing, but keys such as `trainer:`"),
-        ("- 1\n- 2\n", "holds no mapping of keys to values"),
-        ("just a word", "holds no mapping of keys to values"),
-        ("a: [1\nb: }", "cannot be read as YAML .*line 2"),
-        ("trainer:\n\tmax_epochs: 3", "cannot be read as YAML .*cannot start any token"),
-        (b"trainer: {default_root_dir: \xff\xe9}", "cannot be read as YAML .*utf-8"),
-        ("trainer: {max_epochs: '${nowhere}'}", "Interpolation key 'nowhere' not found"),
-        ("a: !!python/object/apply:os.system ['true']", "could not determine a constructor for the tag"),
-    ],
-)
-def test_configuration_file_is_named_when_it_cannot_be_read(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str | bytes | None, message: str
-) -> None:
-    path = tmp_path / "nowhere.yaml"
-    (tmp_path / "near.yaml").write_text("seed_everything: 1")
-    if content is None:
-        assert not path.exists()
-    elif content == "folder":
-        path.mkdir()
-    else:
-        path.write_bytes(content.encode() if isinstance(content, str) else content)
-    told = refusal(capsys, ["fit", "--config", str(path)])
-    assert "nowhere.yaml" in told
-    assert re.search(message, told), told
-
-
-def test_config_files_are_found_in_every_spelling(tmp_path: Path) -> None:
-    absent = str(tmp_path / "absent.yaml")
-    for arguments in (["--config", absent], ["-c", absent], [f"--config={absent}"]):
-        with pytest.raises(MisconfigurationException, match=r"absent.yaml does not exist"):
-            check_config_files(["fit", *arguments])
-    check_config_files(["fit", "--config", "s3://bucket/far.yaml", "--config"])
-
-
 @pytest.mark.skipif(torch.cuda.is_available() or torch.mps.is_available(), reason="the device is there")
 def test_a_device_that_is_not_there_is_refused_with_what_to_do(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -182,27 +116,6 @@ def test_a_device_that_is_not_there_is_refused_with_what_to_do(
         capsys, ["fit", *CCD, "--trainer.accelerator", "gpu", "--trainer.default_root_dir", str(tmp_path / "run")]
     )
     assert told == "No supported gpu backend found: use `--trainer.accelerator auto`."
-
-
-def test_options_point_into_lists_that_the_command_line_has_set(tmp_path: Path) -> None:
-    (tmp_path / "mine.yaml").write_text("trainer: {callbacks: [{class_path: A}]}\nmodel: {init_args: {parts: [1, 2]}}")
-    (tmp_path / "later.yaml").write_text("model: {init_args: {parts: {first: 1}}}")
-    one = ["fit", "--config", str(tmp_path / "mine.yaml")]
-    check_config_files([*one, "--trainer.callbacks+=B", "--trainer.callbacks.depth=3"])
-    check_config_files([*one, "--trainer.callbacks", "B", "--trainer.callbacks.depth", "3"])
-    check_config_files([*one, "--trainer.callbacks.help", "B", "--model.part.first=3", "--model.parts=[3]"])
-    for option in ("--model.parts.first=3", "--model.init_args.parts.first"):
-        with pytest.raises(MisconfigurationException, match=r"parts` is a list of 2: lists are set in a YAML overlay"):
-            check_config_files([*one, option])
-    check_config_files([*one, "--config", str(tmp_path / "later.yaml"), "--model.parts.first=3"])
-
-
-def test_an_appended_entry_of_a_list_takes_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    more = ["--trainer.callbacks+=ModelSummary", "--trainer.callbacks.max_depth=3"]
-    with pytest.raises(SystemExit) as stop:
-        main(["fit", *CCD, *more, "--print_config"])
-    assert stop.value.code == 0
-    assert "max_depth: 3" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -294,21 +207,6 @@ def test_checks_admit_what_is_in_range() -> None:
     for name, value in by_block("momentum", [0.0, 1]):
         require_number(name, value, least=0, most=1)
     require_stream_options({"accumulate_grad_batches": 2, "max_steps": -1, "limit_test_batches": None})
-
-
-@pytest.mark.parametrize("option", ["--seed_everything=3", "--data.source.core=3", "--model.student.init_args.dim"])
-def test_options_that_a_later_configuration_sets_again_are_refused(tmp_path: Path, option: str) -> None:
-    first, later = tmp_path / "first.yaml", tmp_path / "later.yaml"
-    first.write_text(
-        "seed_everything: 0\nmodel: {student: {init_args: {dim: 8}}}\ndata: {source: {init_args: {core: 5}}}"
-    )
-    later.write_text("model: {student: {init_args: {width: 8}}}")
-    check_config_files(["fit", "--config", str(first), option, "3", "--config", str(later)])
-    key = option[2:].partition("=")[0]
-    with pytest.raises(
-        MisconfigurationException, match=f"`--{key}` stands before .*first.yaml`, which sets it to [058]"
-    ):
-        check_config_files(["fit", option, "3", f"--config={first}"])
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), "1", None, True, [1]])
